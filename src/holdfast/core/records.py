@@ -1,0 +1,256 @@
+"""What the catalog keeps: one frozen record per decision. Every key begins with the system's name."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, ClassVar, Literal
+
+import msgspec
+
+from holdfast.core.evidence import Verdict
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of what the catalog keeps. `id` is unique within a system and kind; `state` is what it is found by."""
+
+    table: ClassVar[str] = ""
+
+    system: str
+    id: str
+    state: str = ""
+
+
+class FileRef(msgspec.Struct, frozen=True, kw_only=True):
+    """A source file that went into a snapshot: its name, content hash and how many rows it gave."""
+
+    feed: str
+    name: str
+    sha256: str
+    rows: int
+
+
+class Snapshot(Record, frozen=True, kw_only=True):
+    """An immutable, content-addressed dataset with its lineage. `id` is the first 16 digits of `sha256`."""
+
+    table: ClassVar[str] = "snapshots"
+
+    sha256: str
+    blob: str
+    """Key of the Parquet file in the blob store."""
+    at: datetime
+    rows: int
+    rows_read: int
+    rows_dropped: int
+    rows_quarantined: int
+    labelled: int
+    since: datetime | None
+    until: datetime | None
+    """First and last `known_at` in it."""
+    files: tuple[FileRef, ...]
+    spec_hash: str
+    code: str
+    """Holdfast's version and, where there is one, the commit of the working tree."""
+    verdicts: tuple[Verdict, ...] = ()
+
+
+class Baseline(msgspec.Struct, frozen=True, kw_only=True):
+    """A reference model trained beside the candidate and its metrics on the same hold-out rows."""
+
+    name: str
+    metrics: dict[str, float]
+    took_s: float = 0.0
+
+
+class Run(Record, frozen=True, kw_only=True):
+    """One training: what went in, what came out, what it cost."""
+
+    table: ClassVar[str] = "runs"
+
+    state: Literal["running", "succeeded", "failed"] = "running"
+    snapshot: str
+    job: str = ""
+    trainer: str
+    params: dict[str, Any] = {}
+    seed: int
+    started_at: datetime
+    ended_at: datetime | None = None
+    took_s: float = 0.0
+    cpu_s: float = 0.0
+    cost: float = 0.0
+    """CPU hours; a currency needs a price that the file does not state."""
+    metrics: dict[str, float] = {}
+    """On the hold-out blocks: the newest, never fitted on."""
+    folds: tuple[dict[str, float], ...] = ()
+    curves: dict[str, list[float]] = {}
+    """``train`` and ``valid`` loss per round."""
+    baselines: tuple[Baseline, ...] = ()
+    environment: dict[str, str] = {}
+    commit: str = ""
+    artifact: str = ""
+    """Normalised artifact hash; also the blob key of its archive."""
+    runtime: str = ""
+    parity: str = ""
+    """How the served model was proved equal to the trained one, or why it is served natively."""
+    holdout: tuple[datetime, datetime] | None = None
+    trained_until: datetime | None = None
+    message: str = ""
+
+
+class Move(msgspec.Struct, frozen=True, kw_only=True):
+    """One step in the life of a version or release."""
+
+    at: datetime
+    to: str
+    why: str
+    by: str = "holdfast"
+
+
+class Version(Record, frozen=True, kw_only=True):
+    """A registered, signed model. `id` counts up: ``1``, ``2``, ... `state` is its stage."""
+
+    table: ClassVar[str] = "versions"
+
+    state: str = "candidate"
+    run: str
+    artifact: str
+    """Blob key of the artifact's archive."""
+    bundle: str
+    """Blob key of the OpenSSF model-signing bundle over it."""
+    signature_hash: str
+    at: datetime
+    signed_by: str
+    """Fingerprint of the public key."""
+    metrics: dict[str, float] = {}
+    history: tuple[Move, ...] = ()
+
+
+ReleaseState = Literal[
+    "candidate", "gated", "shadow", "canary", "live", "retired", "rejected", "rolled_back", "expired"
+]
+OPEN_STATES: tuple[ReleaseState, ...] = ("candidate", "gated", "shadow", "canary")
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """The folded paired evidence of a release: candidate against live, block by block, mature labels only."""
+
+    blocks: int = 0
+    rows: int = 0
+    unlabelled: int = 0
+    through: datetime | None = None
+    """End of the newest block folded in."""
+    mean: float = 0.0
+    """Mean over blocks of (candidate's loss - live's loss); negative is better."""
+    log_wealth_not_worse: tuple[float, ...] = ()
+    log_wealth_worse: tuple[float, ...] = ()
+    """Log wealth per bet: against 'worse by the margin', and against 'no worse'."""
+
+
+class Release(Record, frozen=True, kw_only=True):
+    """One attempt to take a version live, with its stage and evidence."""
+
+    table: ClassVar[str] = "releases"
+
+    state: ReleaseState = "candidate"
+    run: str
+    version: str = ""
+    against: str = ""
+    """Version that was live when the release began; empty at a first release."""
+    at: datetime
+    step: int = 0
+    step_since: datetime | None = None
+    evidence: tuple[Verdict, ...] = ()
+    comparison: Comparison = Comparison()
+    why: str = ""
+    history: tuple[Move, ...] = ()
+    cause: str = ""
+    """What asked for it: a person, a schedule, an incident."""
+
+
+class Route(Record, frozen=True, kw_only=True):
+    """What the data plane serves for a system: the numbered projection of the registry. `id` is ``route``."""
+
+    table: ClassVar[str] = "routes"
+
+    generation: int
+    live: str = ""
+    canary: str = ""
+    canary_share: float = 0.0
+    shadow: str = ""
+    release: str = ""
+    at: datetime | None = None
+
+
+class Incident(Record, frozen=True, kw_only=True):
+    """One cause, from open to closed, with its verdicts."""
+
+    table: ClassVar[str] = "incidents"
+
+    state: Literal["open", "acknowledged", "closed"] = "open"
+    cause: str
+    """``check:subject``: verdicts with the same cause belong to the same incident."""
+    check: str
+    subject: str = ""
+    opened_at: datetime
+    closed_at: datetime | None = None
+    last_at: datetime
+    calibrated: bool = True
+    seen: int = 1
+    first: Verdict
+    last: Verdict
+    also: tuple[str, ...] = ()
+    """Other subjects that went bad with it."""
+    actions: tuple[Move, ...] = ()
+
+
+class Job(Record, frozen=True, kw_only=True):
+    """Long work as state: claimed under a lease, run in its own process, completed by content hash."""
+
+    table: ClassVar[str] = "jobs"
+
+    state: Literal["queued", "running", "done", "failed"] = "queued"
+    kind: str
+    payload: dict[str, Any] = {}
+    at: datetime
+    owner: str = ""
+    lease_until: datetime | None = None
+    attempts: int = 0
+    result: dict[str, Any] = {}
+    message: str = ""
+    ended_at: datetime | None = None
+
+
+class Mark(Record, frozen=True, kw_only=True):
+    """Where something that runs on a schedule stands: when it last ran and what it remembers."""
+
+    table: ClassVar[str] = "marks"
+
+    last_at: datetime | None = None
+    memory: dict[str, Any] = {}
+
+
+class Token(Record, frozen=True, kw_only=True):
+    """An access token: only its hash is kept. Tokens belong to the state, so `system` is ``*``."""
+
+    table: ClassVar[str] = "tokens"
+
+    state: Literal["active", "revoked"] = "active"
+    name: str
+    role: Literal["admin", "client"] = "admin"
+    sha256: str
+    at: datetime
+
+
+class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One change, chained: `hash` covers everything in the entry and the hash before it."""
+
+    seq: int
+    at: datetime
+    actor: str
+    action: str
+    system: str
+    subject: str
+    detail: Mapping[str, Any]
+    before: str
+    hash: str
+
+
+RECORDS: tuple[type[Record], ...] = (Snapshot, Run, Version, Release, Route, Incident, Job, Mark, Token)
