@@ -256,7 +256,7 @@ READINGS = LakeTable("readings", "at", "reading_id")
 FEEDS = LakeTable("feeds", "known_at", "row_id")
 QUARANTINE = LakeTable("quarantine", "ingested_at", "row_id")
 TABLES: Mapping[str, LakeTable] = {t.name: t for t in (PREDICTIONS, LABELS, READINGS, FEEDS, QUARANTINE)}
-"""Tables by name. ``feeds/<feed>`` and ``quarantine/<feed>`` are tables of their own with the rules of the first word."""
+"""Tables by name. ``feeds/<feed>`` and ``quarantine/<feed>`` are tables of their own, ruled by their first word."""
 
 
 class Blobs(Protocol):

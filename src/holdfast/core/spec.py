@@ -51,7 +51,7 @@ class Label(Section, frozen=True, kw_only=True):
 
 
 class Expect(Section, frozen=True, kw_only=True):
-    """What the data must be. `unique`, `rows` and too many `bad_rows` stop the snapshot; a bad row goes to quarantine."""
+    """What the data must be. What breaks a hard expectation stops the snapshot; a bad row goes to quarantine."""
 
     unique: str | None = None
     complete: Mapping[str, float] = {}
