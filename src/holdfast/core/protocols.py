@@ -9,11 +9,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
 
 import msgspec
 
-from holdfast.core.evidence import Reading, Role, Window
+from holdfast.core.evidence import Grade, Reading, Role, Window
 from holdfast.core.records import AuditEntry, Incident, Record
 
 if TYPE_CHECKING:
@@ -124,16 +124,26 @@ class Task(Protocol):
 class Check(Protocol):
     """Measures one property of a window. Pure: same windows, same readings. Fields are its options."""
 
-    needs: frozenset[Role]
+    needs: ClassVar[frozenset[Role]]
     """Roles a window must carry; where one is missing the verdict is unknown and the check is not called."""
-    facts: frozenset[str]
+    facts: ClassVar[frozenset[str]]
     """Names of the facts it needs in `Window.facts` (see docs/checks)."""
-    evidence: Literal["stated", "window", "stream"]
+    evidence: ClassVar[Literal["stated", "window", "stream"]]
     """How its readings are judged where the file states no limit: against the check's own stated limit, by
     calibration on disjoint windows of history, or as a stream of block means against what was promised."""
+    against: ClassVar[Literal["reference", "recent", "nothing"]]
+    """The baseline that `measure` wants: the rows that the model was trained on, the blocks just before the
+    window, or none."""
 
     def measure(self, window: Window, baseline: Window | None) -> Sequence[Reading]:
         """Readings of the window; what cannot be measured is a reading with value None and a note."""
+
+    def grade(self, reading: Reading) -> tuple[Grade, str]:
+        """One of its readings against the check's own stated limit, and why in a sentence; no value is unknown.
+
+        Asked where the file states no limit: always for "stated" evidence; for the others only while history
+        is too short to calibrate, and the verdict then counts as uncalibrated.
+        """
 
 
 class Action(Protocol):

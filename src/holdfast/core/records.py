@@ -19,6 +19,17 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     state: str = ""
 
 
+class SystemFile(Record, frozen=True, kw_only=True):
+    """The system file as it was put into force. `id` is ``file``."""
+
+    table: ClassVar[str] = "system_files"
+
+    path: str
+    text: str
+    spec_hash: str
+    at: datetime
+
+
 class FileRef(msgspec.Struct, frozen=True, kw_only=True):
     """A source file that went into a snapshot: its name, content hash and how many rows it gave."""
 
@@ -91,6 +102,8 @@ class Run(Record, frozen=True, kw_only=True):
     parity: str = ""
     """How the served model was proved equal to the trained one, or why it is served natively."""
     holdout: tuple[datetime, datetime] | None = None
+    holdout_rows: str = ""
+    """Blob key of the scored hold-out rows: inputs, label and the outputs of candidate, linear and trivial model."""
     trained_until: datetime | None = None
     message: str = ""
 
@@ -253,4 +266,4 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
     hash: str
 
 
-RECORDS: tuple[type[Record], ...] = (Snapshot, Run, Version, Release, Route, Incident, Job, Mark, Token)
+RECORDS: tuple[type[Record], ...] = (SystemFile, Snapshot, Run, Version, Release, Route, Incident, Job, Mark, Token)

@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from holdfast.core.evidence import Limit
 from holdfast.core.signature import Column
+
+Rate = Annotated[float, "events per 30 days"]
+"""A number per 30 days; the file writes ``1 per month``, ``0.5 per week`` or ``3 per year``."""
 
 
 class Section(
@@ -22,6 +25,7 @@ class Feed(Section, frozen=True, kw_only=True):
     from_: str
     """Path or glob of CSV, Parquet or JSON-lines files (``.gz`` and ``.zst`` too), relative to the system file."""
     event_at: str | None = None
+    """Column that says when what a row tells happened; it places a predicted row in a day."""
     known_at: str | None = None
     """Column that says when a row could be known; none means always (a lookup table)."""
     key: tuple[str, ...] = ()
@@ -44,8 +48,11 @@ class Label(Section, frozen=True, kw_only=True):
     """Where the truth comes from and when."""
 
     feed: str
+    """Name of the feed that carries it; it may be the feed that is predicted."""
     column: str
+    """Column of that feed that holds it."""
     known_at: str
+    """Column of that feed that says when it could be known."""
     mature_after: timedelta = timedelta(days=2)
     """How long after a block's end its labels count as complete; what is still missing then is counted, not imputed."""
 
@@ -54,6 +61,7 @@ class Expect(Section, frozen=True, kw_only=True):
     """What the data must be. What breaks a hard expectation stops the snapshot; a bad row goes to quarantine."""
 
     unique: str | None = None
+    """Column in which no value may stand twice."""
     complete: Mapping[str, float] = {}
     """Column -> least share of values present, in [0, 1]."""
     rows: int = 1
@@ -66,21 +74,28 @@ class Data(Section, frozen=True, kw_only=True):
     """The feeds, which of them is predicted, and what its columns are."""
 
     feeds: Mapping[str, Feed]
+    """Feeds by name."""
     rows: str
     """Name of the feed whose rows are predicted."""
     key: str
+    """Column that identifies a row; a label is matched on it."""
     unit: str | None = None
+    """Column whose values stick to one version while two share the traffic; without it the key does."""
     timezone: str = "UTC"
+    """Defines a day, the block of evidence; a name of the IANA time zone database."""
     label: Label
+    """Where the truth comes from."""
     columns: Mapping[str, Column]
     """Features by name, after joining. What is not listed is not a feature."""
     expect: Expect = Expect()
+    """What the data must be."""
 
 
 class Validate(Section, frozen=True, kw_only=True):
     """Time-ordered validation."""
 
     folds: int = 3
+    """Number of folds, each validated on the time right after what it was fitted on; 1 or more."""
     holdout: timedelta = timedelta(days=14)
     """The newest mature blocks, never fitted on, on which candidate, live and baselines are compared."""
 
@@ -89,32 +104,47 @@ class Model(Section, frozen=True, kw_only=True):
     """What is trained."""
 
     task: str
+    """What is answered: a kind of task."""
     trainer: str = "lightgbm"
+    """What fits it: a kind of trainer."""
     params: Mapping[str, Any] = {}
+    """Options of the trainer."""
     window: timedelta | None = None
     """How much history is fitted on; None means all of it."""
     validate: Validate = Validate()
+    """How it is validated."""
     seed: int = 7
+    """Seed of everything random in training; 0 or more."""
 
 
 class Gate(Section, frozen=True, kw_only=True):
     """A check that a candidate must pass."""
 
     check: str
+    """What is measured: a kind of check."""
     options: Mapping[str, Any] = {}
+    """Options of the check; in the file they stand beside `check`."""
     limit: Limit = Limit()
+    """Where a reading turns bad; in the file `at_least` and so on stand beside `check`."""
     name: str = ""
+    """What verdicts call it; made of the check and its options where it is not given."""
 
 
 class Monitor(Section, frozen=True, kw_only=True):
     """A check on a schedule."""
 
     check: str
+    """What is measured: a kind of check."""
     options: Mapping[str, Any] = {}
+    """Options of the check; in the file they stand beside `check`."""
     limit: Limit = Limit()
+    """Where a reading turns bad; in the file `at_least` and so on stand beside `check`."""
     name: str = ""
+    """What verdicts call it; made of the check and its options where it is not given."""
     every: timedelta = timedelta(days=1)
+    """How often it runs."""
     window: timedelta = timedelta(days=1)
+    """How much of the newest evidence it measures."""
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,9 +161,11 @@ class Decide(Section, frozen=True, kw_only=True):
     """How a release is decided: paired, per block, on mature labels."""
 
     loss: str
+    """A bounded loss of the task, in which both versions are compared."""
     margin: float
     """How much worse than live, in mean loss, is still accepted; greater than 0."""
     confidence: float = 0.95
+    """How sure a decision must be, at any time it is looked at; between 0.5 and 1."""
     within: timedelta = timedelta(days=28)
     """Undecided after that, the old version stays."""
 
@@ -142,18 +174,24 @@ class ReleasePlan(Section, frozen=True, kw_only=True):
     """How a version goes live."""
 
     steps: tuple[Step, ...]
+    """``shadow 2d``, ``canary 10% 3d`` and ``live``, in that order; the last is ``live``."""
     decide: Decide
+    """How it is decided."""
 
 
 class Response(Section, frozen=True, kw_only=True):
     """What is done when an incident opens, or on a schedule. Exactly one of `on` and `every` is given."""
 
     do: str
+    """What is done: a kind of action."""
     on: str | None = None
     """A check's kind, ``any``, or ``release``."""
     every: timedelta | None = None
+    """A schedule, instead of `on`."""
     options: Mapping[str, Any] = {}
+    """Options of the action; in the file they stand beside `do`."""
     cooldown: timedelta = timedelta(0)
+    """How long after doing it once it is not done again."""
 
 
 class Serve(Section, frozen=True, kw_only=True):
@@ -171,13 +209,22 @@ class SystemSpec(Section, frozen=True, kw_only=True):
     """One system: what it is and what must hold."""
 
     system: str
+    """Its name: 1 to 64 letters, digits, ``-`` and ``_``."""
     about: str = ""
+    """One sentence for people."""
     data: Data
+    """What comes in."""
     model: Model
+    """What is trained."""
     gates: tuple[Gate, ...]
+    """Checks that a candidate must pass; at least one."""
     release: ReleasePlan
+    """How a version goes live."""
     monitors: tuple[Monitor, ...] = ()
-    false_alarms: float = 1.0
+    """Checks on a schedule."""
+    false_alarms: Rate = 1.0
     """Expected number of incidents per 30 days that open without cause, over all calibrated monitors."""
     responses: tuple[Response, ...] = ()
+    """What is done when an incident opens, or on a schedule."""
     serve: Serve = Serve()
+    """How predictions are served and recorded."""

@@ -1,0 +1,55 @@
+# `make` lists the targets. Everything runs in .venv, which `make setup` builds from requirements.lock.
+PYTHON ?= python3
+WORKERS ?= 2
+BENCH ?= *
+BIN := .venv/bin
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo check test slow format docs bench lock clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+setup: $(READY)  ## build .venv from the hash-checked lock
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Holdfast needs Python 3.11 or newer: make setup PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@touch $@
+
+demo: setup  ## the main job on a year of real flights, under 4 minutes
+	$(BIN)/holdfast demo
+
+check: setup  ## format, lint, types, import contracts, docs whole: under a minute
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest tests/habits -q
+
+test: setup  ## every test but the long ones, under 10 minutes
+	$(BIN)/python -m pytest -n $(WORKERS) -q -m "not long"
+
+slow: setup  ## the long tests only
+	$(BIN)/python -m pytest -q -m long || test $$? -eq 5  # 5: there is none
+
+format: setup  ## put the code into its format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: setup  ## write the reference tables anew from the code
+	$(BIN)/python docs/generate.py
+
+bench: setup  ## run the benchmarks and print what they measure; BENCH=name runs one
+	@ls bench/$(BENCH).py >/dev/null 2>&1 || { echo "no benchmark bench/$(BENCH).py"; exit 1; }
+	@for file in bench/$(BENCH).py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+lock:  ## resolve the dependencies anew; needs uv
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--extra demo --group dev --custom-compile-command "make lock" pyproject.toml -o requirements.lock
+
+clean:  ## remove .venv and caches
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,81 @@
+"""What silence needs to know of a day, small enough to keep: per column how much, how varied, where it lies."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from holdfast.core.evidence import Block, Window
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+PROBS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
+"""The quantiles that describe where a number column lies on a day."""
+LEAST_ROWS = 30
+"""Values a day must have before it says something about a column."""
+
+
+@dataclass(frozen=True, eq=False)
+class Profile:
+    """One stretch of rows, column by column in the order asked for."""
+
+    rows: int
+    present: IntArray
+    """Values that are not missing, (columns,)."""
+    distinct: IntArray
+    """0 for none, 1 for one value only, 2 for two or more, (columns,)."""
+    quantiles: FloatArray
+    """(len(PROBS), columns); NaN for text and for fewer than LEAST_ROWS values."""
+
+    @property
+    def missing(self) -> FloatArray:
+        """Missing share, (columns,), in [0, 1]; NaN without rows."""
+        return 1 - self.present / self.rows if self.rows else np.full(self.present.shape, np.nan)
+
+
+def profile(rows: pl.DataFrame, columns: Sequence[str]) -> Profile:
+    """The profile of some rows. A column that is absent counts as missing everywhere."""
+    present = np.zeros(len(columns), dtype=np.int64)
+    distinct = np.zeros(len(columns), dtype=np.int64)
+    quantiles = np.full((len(PROBS), len(columns)), np.nan)
+    schema = rows.schema
+    numbers = [k for k, name in enumerate(columns) if name in schema and _is_number(schema[name])]
+    others = [k for k, name in enumerate(columns) if name in schema and not _is_number(schema[name])]
+    if rows.height and numbers:
+        present[numbers], distinct[numbers], quantiles[:, numbers] = _numbers(rows, [columns[k] for k in numbers])
+    if rows.height and others:
+        names = [columns[k] for k in others]
+        counts = rows.select([pl.col(name).count() for name in names]).row(0)
+        kinds = rows.select([pl.col(name).drop_nulls().n_unique() for name in names]).row(0)
+        present[others], distinct[others] = counts, np.minimum(kinds, 2)
+    return Profile(rows.height, present, distinct, quantiles)
+
+
+def of_block(block: Block, columns: Sequence[str]) -> Profile:
+    """The profile of a block, computed once."""
+    return block.remember(("profile", tuple(columns)), lambda rows: profile(rows, columns))
+
+
+def of_window(window: Window, columns: Sequence[str]) -> Profile:
+    """The profile of all rows of a window together."""
+    return of_block(window.blocks[0], columns) if len(window.blocks) == 1 else profile(window.rows(), columns)
+
+
+def _is_number(kind: pl.DataType) -> bool:
+    return kind.is_numeric() or kind == pl.Boolean
+
+
+def _numbers(rows: pl.DataFrame, names: Sequence[str]) -> tuple[IntArray, IntArray, FloatArray]:
+    # One sort gives everything: missing values end up last, so the first `present` of each column are its values.
+    values = rows.select([pl.col(name).cast(pl.Float64) for name in names]).to_numpy(order="c").copy()
+    present = (values.shape[0] - np.isnan(values).sum(axis=0)).astype(np.int64)
+    values.sort(axis=0)
+    column = np.arange(len(names))
+    last = np.maximum(present - 1, 0)
+    distinct = np.where(present == 0, 0, np.where(values[0] == values[last, column], 1, 2)).astype(np.int64)
+    at = np.floor(np.asarray(PROBS)[:, None] * last[None, :] + 0.5).astype(np.int64)
+    quantiles = np.where(present >= LEAST_ROWS, values[at, column], np.nan)
+    return present, distinct, quantiles

@@ -1,0 +1,108 @@
+"""Schema: do the rows still look as the model's signature says?"""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import msgspec
+import polars as pl
+
+from holdfast.checks.stated import within
+from holdfast.core.evidence import Grade, Reading, Role, Window
+from holdfast.core.signature import Column, Signature
+
+NUMBERS = 0.05
+"""Share of a number column's values outside its range above which it is a warning: seasons leave ranges."""
+CATEGORIES = 0.5
+"""Share of a category column's values that training never saw above which it is a failure: renamed codes."""
+LEAST_ROWS = 30
+
+
+class Schema(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Share of rows and of each column's values that lie outside what training saw, and columns that changed type."""
+
+    needs: ClassVar[frozenset[Role]] = frozenset({Role.INPUT})
+    facts: ClassVar[frozenset[str]] = frozenset({"signature"})
+    evidence: ClassVar[Literal["stated", "window", "stream"]] = "stated"
+    against: ClassVar[Literal["reference", "recent", "nothing"]] = "nothing"
+
+    def measure(self, window: Window, baseline: Window | None = None) -> Sequence[Reading]:
+        """`rows_outside` over all rows, then per column `wrong_type`, `nulls` or `outside`, the gravest one."""
+        signature: Signature = window.facts["signature"]
+        key = ("schema", signature.hash())
+        counted = [block.remember(key, lambda rows: _count(rows, signature)) for block in window.blocks]
+        rows = sum(block.rows().height for block in window.blocks)
+        if not rows:
+            return [Reading(name="rows_outside", value=None, note="the window has no rows")]
+        outside = sum(int(one["rows"]) for one in counted)
+        note = f"{outside:,} of {rows:,} rows have a value that training never saw"
+        first = Reading(name="rows_outside", value=outside / rows, rows=rows, high=1.0, note=note)
+        return [first, *(_column(column, counted, rows) for column in signature.columns)]
+
+    def grade(self, reading: Reading) -> tuple[Grade, str]:
+        """Fails for a changed type, a forbidden null, or more than half of a column's categories unseen.
+
+        A number outside its range at most warns: training that ended in March has seen no July.
+        """
+        grade, why = within(reading)
+        if grade is Grade.PASS and reading.name == "outside" and (reading.value or 0.0) > NUMBERS:
+            return Grade.WARN, f"{reading.value:.1%} of {reading.subject}: {reading.note}"
+        return grade, why
+
+
+def _column(column: Column, counted: Sequence[dict[str, Any]], rows: int) -> Reading:
+    wrong, nulls, outside = (sum(one[column.name][k] for one in counted) for k in range(3))
+    present = rows - nulls - wrong
+    if wrong:
+        said = next(one[column.name][3] for one in counted if one[column.name][3])
+        return Reading(name="wrong_type", value=wrong / rows, rows=rows, high=0.0, subject=column.name, note=said)
+    if nulls and not column.nullable:
+        note = f"{nulls:,} rows without {column.name}, which training always had"
+        return Reading(name="nulls", value=nulls / rows, rows=rows, high=0.0, subject=column.name, note=note)
+    if present < LEAST_ROWS:
+        note = f"{present} values present, {LEAST_ROWS} are needed"
+        return Reading(name="outside", value=None, rows=present, subject=column.name, note=note)
+    bound = CATEGORIES if column.categories else 1.0
+    what = "its categories" if column.categories else f"[{column.low}, {column.high}]"
+    note = f"{outside:,} of {present:,} values lie outside {what}" if outside else ""
+    return Reading(name="outside", value=outside / present, rows=present, high=bound, subject=column.name, note=note)
+
+
+def _count(rows: pl.DataFrame, signature: Signature) -> dict[str, Any]:
+    """Per column (wrongly typed, nulls, outside, what is wrong), and under ``rows`` how many rows have any outside."""
+    found: dict[str, Any] = {}
+    flags: list[pl.Expr] = []
+    for column in signature.columns:
+        wrong = _wrong_type(rows, column)
+        if wrong:
+            found[column.name] = (rows.height, 0, 0, wrong)
+        else:
+            flags.append(_is_outside(column).fill_null(False).alias(column.name))
+    flagged = rows.select(flags) if flags else pl.DataFrame()
+    sums = flagged.sum().row(0) if flagged.height else (0,) * flagged.width
+    for name, outside in zip(flagged.columns, sums, strict=True):
+        series = rows[name]
+        nulls = series.null_count() + (int(series.is_nan().sum()) if series.dtype.is_float() else 0)
+        found[name] = (0, nulls, int(outside or 0), "")
+    any_outside = flagged.select(pl.any_horizontal(pl.all()).sum()).item() if flagged.height else 0
+    found["rows"] = rows.height if any(one[0] for one in found.values()) else int(any_outside or 0)
+    return found
+
+
+def _wrong_type(rows: pl.DataFrame, column: Column) -> str:
+    if column.name not in rows.columns:
+        return f"the rows have no column {column.name}"
+    kind = rows.schema[column.name]
+    is_text = not (kind.is_numeric() or kind in (pl.Boolean, pl.Null))
+    if kind == pl.Null or is_text == (column.type == "category"):
+        return ""
+    return f"{column.name} is {kind} where a {column.type} is expected"
+
+
+def _is_outside(column: Column) -> pl.Expr:
+    value = pl.col(column.name)
+    if column.type == "category":
+        return ~value.cast(pl.String).is_in(list(column.categories)) if column.categories else pl.lit(False)
+    number = value.cast(pl.Float64).fill_nan(None)
+    below = number < column.low if column.low is not None else pl.lit(False)
+    above = number > column.high if column.high is not None else pl.lit(False)
+    return below | above

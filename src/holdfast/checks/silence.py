@@ -1,0 +1,196 @@
+"""Silence: what stopped, froze or changed its unit without any error being raised."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import ClassVar, Literal
+
+import msgspec
+import numpy as np
+
+from holdfast.checks.profile import LEAST_ROWS, PROBS, FloatArray, IntArray, Profile, of_block, of_window
+from holdfast.checks.stated import within
+from holdfast.checks.units import explanations, nearest
+from holdfast.core.evidence import Block, Grade, Reading, Role, Window
+
+LEAST_BLOCKS = 5
+"""Days before the window that a column needs before anything is said about it."""
+MISSING_RISE = 0.1
+"""A missing share fails when it rises by this much above the worst recent day at least."""
+MISSING_NEAR = 0.07
+"""So close to where it fails a missing share warns."""
+DOUBTFUL = 0.75
+"""A unit change warns from this part of the distance at which it fails (`Conversion.far`)."""
+KTH = 2
+"""Distances go to the second nearest day, so that one day that was already wrong does not hide the next."""
+FEW_LABELS = 0.1
+"""Labels fail below this part of the usual labelled share, and warn below five times as much."""
+MISSED_RUNS = 2
+"""A monitor fails when it has not run for this many times its `every`."""
+
+
+class Silence(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Dead, constant or half-missing columns, changed units, no traffic, no labels, monitors that do not run."""
+
+    needs: ClassVar[frozenset[Role]] = frozenset({Role.INPUT})
+    facts: ClassVar[frozenset[str]] = frozenset({"now", "monitors", "mature_until"})
+    evidence: ClassVar[Literal["stated", "window", "stream"]] = "stated"
+    against: ClassVar[Literal["reference", "recent", "nothing"]] = "recent"
+
+    def measure(self, window: Window, baseline: Window | None) -> Sequence[Reading]:
+        """One reading per column (the gravest finding), then traffic, labels, and one per monitor."""
+        inputs, outputs = window.columns(Role.INPUT), window.columns(Role.OUTPUT)
+        recent = baseline.blocks if baseline else ()
+        readings = [_traffic(window, recent), _labels(window, recent), *_monitors(window.facts)]
+        if window.blocks:
+            columns = [*inputs, *outputs]
+            now, days = of_window(window, columns), [of_block(block, columns) for block in recent]
+            days = [day for day in days if day.rows]
+            readings += _columns(columns, len(inputs), now, days)
+        return readings
+
+    def grade(self, reading: Reading) -> tuple[Grade, str]:
+        """Fails outside what the reading's `low` and `high` allow; near them, unit changes and labels warn."""
+        grade, why = within(reading)
+        if grade is Grade.PASS and reading.value is not None:
+            doubtful = reading.name == "unit_change"
+            doubtful |= reading.name == "labelled_share" and reading.value < 5 * (reading.low or 0.0)
+            doubtful |= reading.name == "missing_share" and reading.value > (reading.high or 1.0) - MISSING_NEAR
+            if doubtful:
+                return Grade.WARN, reading.note
+        return grade, why
+
+
+def _traffic(window: Window, recent: Sequence[Block]) -> Reading:
+    rows = sum(block.rows().height for block in window.blocks)
+    before = [block.rows().height for block in sorted(recent, key=lambda block: block.start)]
+    if not rows and not any(before):
+        return _reading("rows", None, "traffic", "no rows now and none before", unit="rows")
+    if rows:
+        return _reading("rows", float(rows), "traffic", "", unit="rows", rows=rows, low=1.0)
+    *runs, lately = (len(run) for run in "".join("x" if count else "." for count in before).split("x"))
+    quiet = len(window.blocks) + lately
+    note = f"no rows for {quiet} days; the {len(before)} days before had {np.mean(before):,.0f} a day"
+    return _reading("rows", 0.0, "traffic", note, unit="rows", low=1.0 if quiet > max(runs) else 0.0)
+
+
+def _labels(window: Window, recent: Sequence[Block]) -> Reading:
+    label, until = window.columns(Role.LABEL), window.facts.get("mature_until")
+    if not label or until is None:
+        return _reading("labelled_share", None, "labels", "no label column, or nothing says which labels are complete")
+    mature = sorted((b for b in (*recent, *window.blocks) if b.end <= until), key=lambda block: block.start)
+    shares = [(block.rows().height, share) for block in mature if (share := _labelled_share(block, label[0])) >= 0]
+    if len(shares) <= LEAST_BLOCKS:
+        return _reading(
+            "labelled_share", None, "labels", f"{len(shares)} days with complete labels, too few to compare"
+        )
+    (rows, newest), usual = shares[-1], float(np.median([share for _, share in shares[:-1]]))
+    note = f"{newest:.1%} of the newest complete day have a label; usual are {usual:.1%}"
+    if not usual:
+        return _reading("labelled_share", None, "labels", f"no labels on any of {len(shares)} days", rows=rows)
+    if rows < LEAST_ROWS:
+        why = f"{rows} rows on the newest complete day, {LEAST_ROWS} are needed"
+        return _reading("labelled_share", None, "labels", why, rows=rows)
+    return _reading("labelled_share", newest, "labels", note, rows=rows, low=FEW_LABELS * usual)
+
+
+def _labelled_share(block: Block, label: str) -> float:
+    rows = block.rows()
+    if not rows.height or label not in rows.columns:
+        return -1.0
+    return block.remember(("labelled share", label), lambda frame: frame[label].count() / frame.height)
+
+
+def _monitors(facts: Mapping[str, object]) -> list[Reading]:
+    monitors, now = facts.get("monitors"), facts.get("now")
+    if not isinstance(monitors, Mapping) or not isinstance(now, datetime):
+        return [_reading("since_last_run", None, "monitors", "nothing says when monitors ran", unit="s")]
+    return [_monitor(name, last_at, every, now) for name, (last_at, every) in monitors.items()]
+
+
+def _monitor(name: str, last_at: datetime | None, every: timedelta, now: datetime) -> Reading:
+    subject, allowed_s = f"monitor {name}", MISSED_RUNS * every.total_seconds()
+    if last_at is None:
+        return _reading("since_last_run", None, subject, f"monitor {name} has never run", unit="s")
+    note = f"monitor {name} runs every {every} and last ran at {last_at:%Y-%m-%d %H:%M}"
+    return _reading("since_last_run", (now - last_at).total_seconds(), subject, note, unit="s", high=allowed_s)
+
+
+def _columns(columns: Sequence[str], inputs: int, now: Profile, days: Sequence[Profile]) -> list[Reading]:
+    if not now.rows or len(days) < LEAST_BLOCKS:
+        why = f"{now.rows} rows now and {len(days)} days before; {LEAST_BLOCKS} days are needed"
+        return [_reading("missing_share", None, column, why, rows=now.rows) for column in columns]
+    missing = np.array([day.missing for day in days])
+    present = np.array([day.present for day in days])
+    distinct = np.array([day.distinct for day in days])
+    quantiles = np.array([day.quantiles for day in days])
+    readings = []
+    for k, column in enumerate(columns):
+        usable = present[:, k] >= LEAST_ROWS
+        found = _constant(column, int(now.present[k]), int(now.distinct[k]), present[usable, k], distinct[usable, k])
+        found = found or _missing(column, now.rows, float(now.missing[k]), missing[:, k])
+        if k < inputs and found.value is not None and found.high is not None and found.value <= found.high:
+            found = _unit(column, int(now.present[k]), now.quantiles[:, k], quantiles[usable, :, k]) or found
+        readings.append(found)
+    return readings
+
+
+def _constant(column: str, present: int, distinct: int, usual: IntArray, before: IntArray) -> Reading | None:
+    if distinct != 1 or len(before) < LEAST_BLOCKS or (before == 1).any():
+        return None
+    if present < max(LEAST_ROWS, float(np.median(usual)) / 2):
+        return None  # a handful of values may well be the same
+    note = f"all {present:,} values of {column} are the same; on none of {len(before)} days before they were"
+    return _reading("distinct_values", 1.0, column, note, rows=present, low=2.0)
+
+
+def _missing(column: str, rows: int, share: float, before: FloatArray) -> Reading:
+    if rows < LEAST_ROWS:
+        return _reading("missing_share", None, column, f"{rows} rows, {LEAST_ROWS} are needed", rows=rows)
+    worst, spread = float(before.max()), float(before.max() - before.min())
+    # Three standard errors of a share at the worst recent day: a small day scatters without any cause.
+    scatter = 3 * float(np.sqrt(max(worst * (1 - worst), 1 / rows) / rows))
+    limit = worst + max(MISSING_RISE, spread, scatter)
+    what = f"{column} is dead: every value is missing" if share == 1.0 else f"{share:.1%} of {column} are missing"
+    note = f"{what}; on {len(before)} days before it was {before.min():.1%} to {worst:.1%}" if share > worst else ""
+    return _reading("missing_share", share, column, note, rows=rows, high=limit)
+
+
+def _unit(column: str, present: int, now: FloatArray, days: FloatArray) -> Reading | None:
+    """A finding only when no recent day looks like the window and, with a known conversion undone, some do."""
+    days = days[~np.isnan(days).any(axis=1)]
+    if (
+        np.isnan(now).any()
+        or len(days) < LEAST_BLOCKS
+        or not _is_spread(now)
+        or not _is_spread(np.median(days, axis=0))
+    ):
+        return None
+    # Each day is its own nearest, hence one more.
+    reach = max(float(nearest(days, days, kth=KTH + 1).max()), 0.02 * float(np.median(days[:, 4] - days[:, 2])))
+    far = float(nearest(now, days, kth=KTH)) / reach
+    if far <= DOUBTFUL * 2.0:
+        return None
+    causes = explanations(now, days, within=reach, kth=KTH)
+    if not causes or far <= DOUBTFUL * causes[0].far:
+        return None
+    note = "; or ".join(cause.told(column) for cause in causes[:2])
+    return _reading("unit_change", far, column, note, rows=present, high=causes[0].far)
+
+
+def _is_spread(quantiles: FloatArray) -> bool:
+    """A column that is mostly one value (no rain) has no scale by which a unit could be told."""
+    return bool(quantiles[PROBS.index(0.75)] > quantiles[PROBS.index(0.25)])
+
+
+def _reading(
+    name: str,
+    value: float | None,
+    subject: str,
+    note: str,
+    *,
+    unit: str = "1",
+    rows: int = 0,
+    low: float | None = None,
+    high: float | None = None,
+) -> Reading:
+    return Reading(name=name, value=value, unit=unit, rows=rows, low=low, high=high, subject=subject, note=note)

@@ -1,0 +1,70 @@
+"""The command line: one line of data per command, whose module is imported when it is called."""
+
+import sys
+from importlib import import_module
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from holdfast.errors import HoldfastError
+
+COMMANDS = {
+    "check": ("holdfast.cli.check:check", "Say whether a system file is in order."),
+    "show": ("holdfast.cli.show:show", "Print every setting of a system and where it came from."),
+    "schema": ("holdfast.cli.schema:schema", "Print the JSON Schema of the system file, for editors."),
+    "version": ("holdfast.cli.version:version", "Print the versions of Holdfast and Python."),
+}
+"""Name -> where its function (or a typer.Typer with commands of its own) is, and what `holdfast --help` says of it."""
+
+
+class LazyCommand(TyperCommand):
+    """Stands for a command until it is called, so that ``--help`` imports none."""
+
+    def __init__(self, name: str, where: str, help: str) -> None:
+        super().__init__(name=name, help=help, callback=None, params=[], rich_markup_mode=None)
+        self._where = where
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        """The context of the real command: parsing, help and running are all its own."""
+        module, _, attribute = self._where.partition(":")
+        found = getattr(import_module(module), attribute)
+        if not isinstance(found, typer.Typer):
+            app = typer.Typer(add_completion=False, rich_markup_mode=None)
+            app.command(self.name)(found)
+            found = app
+        return typer.main.get_command(found).make_context(info_name, args, parent, **extra)
+
+
+class Commands(TyperGroup):
+    """The commands of `COMMANDS`, in that order."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        for name, (where, help) in COMMANDS.items():
+            self.add_command(LazyCommand(name, where, help))
+
+
+app = typer.Typer(
+    cls=Commands,
+    help="Runs machine-learning systems in production and holds them to what was promised.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def root() -> None:
+    """The options before a command: there are none but --help."""
+
+
+def main() -> None:
+    """Run one command. An error that Holdfast raises on purpose is told in a line per problem, with its exit code."""
+    try:
+        app(prog_name="holdfast")
+    except HoldfastError as error:
+        for line in str(error).splitlines():
+            typer.echo(f"error: {line}", err=True)
+        sys.exit(error.exit_code)

@@ -1,0 +1,61 @@
+"""A model as it is used everywhere: signature, transform and runtime in one piece."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from holdfast.core.inputs import read_frame
+from holdfast.core.protocols import Runtime
+from holdfast.core.signature import Rows, Signature
+from holdfast.core.transform import Transform
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    FloatArray = np.ndarray[Any, np.dtype[np.float64]]
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What an artifact says about itself. Nothing in it depends on when or where it was made."""
+
+    format: int = 1
+    system: str
+    task: str
+    trainer: str
+    params: Mapping[str, Any]
+    seed: int
+    runtime: str
+    """Kind of the runtime that serves it."""
+    parity: str
+    """How it was proved equal to the trained model, or why it is served natively."""
+    rows: int
+    """How many rows it was fitted on."""
+    trained_from: str
+    trained_until: str
+    """Times between which those rows lie, ISO 8601 in UTC; the end exclusive."""
+
+
+class Model:
+    """Answers rows. Safe to share between threads; the same rows give the same answers, whoever else is in the batch,
+    up to the last bits of a float32 sum."""
+
+    def __init__(self, signature: Signature, transform: Transform, runtime: Runtime, facts: Facts) -> None:
+        self.signature = signature
+        self.transform = transform
+        self.runtime = runtime
+        self.facts = facts
+
+    def predict(self, rows: Rows) -> "FloatArray":
+        """Outputs (n,) as float64: a probability in [0, 1] or a value."""
+        if not rows.count:
+            return np.empty(0, dtype=np.float64)
+        return self.runtime.run(self.transform.matrix(rows)).astype(np.float64, copy=False)
+
+    def predict_frame(self, frame: "pl.DataFrame") -> "FloatArray":
+        """Outputs (n,) for a frame that has the signature's columns; others are left alone.
+
+        Raises InvalidInput where a value does not fit the signature.
+        """
+        return self.predict(read_frame(self.signature, frame))

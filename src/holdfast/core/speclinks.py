@@ -1,0 +1,84 @@
+"""What must hold between the sections of a system file, and between it and the plug-ins that it names."""
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from holdfast.core import kinds
+from holdfast.core.spec import Gate, Monitor, SystemSpec
+from holdfast.errors import HoldfastError, did_you_mean
+
+Broken = Iterator[tuple[str, str]]
+"""What a rule yields for each thing wrong: the path within its section, and a sentence."""
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+"""Names that stand in paths, tables and URLs."""
+
+
+def check_system(spec: SystemSpec) -> Broken:
+    """Names are usable and unique, something gates, and every promise can be measured."""
+    if not NAME.fullmatch(spec.system):
+        yield "system", f"the name of a system is 1 to 64 letters, digits, '-' and '_', got '{spec.system}'"
+    if not spec.gates:
+        yield "gates", "no gates: a candidate that nothing checks is never released; state at least one"
+    if not 0 < spec.false_alarms < float("inf"):
+        yield "false_alarms", f"must be more than 0, got {spec.false_alarms:g}"
+    yield from _twice("gates", [gate.name for gate in spec.gates])
+    yield from _twice("monitors", [monitor.name for monitor in spec.monitors])
+    yield from _promises(spec)
+    yield from _responses(spec)
+    yield from _task_words(spec)
+
+
+def _promises(spec: SystemSpec) -> Broken:
+    for at, gate in enumerate(spec.gates):
+        judged = getattr(_loaded("checks", gate.check), "evidence", "stated")
+        if judged == "stream" and not gate.limit.is_stated:
+            yield f"gates[{at}]", f"'{gate.check}' promises nothing yet: state at_least, at_most or no_worse_than"
+
+
+def _responses(spec: SystemSpec) -> Broken:
+    watched = {monitor.check for monitor in spec.monitors}
+    for at, response in enumerate(spec.responses):
+        if response.on in kinds.registered("checks") and response.on not in watched:
+            yield f"responses[{at}].on", f"has no effect: no monitor runs the check '{response.on}'"
+
+
+def _task_words(spec: SystemSpec) -> Broken:
+    """Losses and metrics are those of the task."""
+    task = _loaded("tasks", spec.model.task)
+    if task is None:
+        return  # the task itself is wrong, which is said where it is named
+    losses = tuple(getattr(task, "losses", ()))
+    loss = spec.release.decide.loss
+    if loss not in losses:
+        yield "release.decide.loss", f"{spec.model.task} has no loss '{loss}'{did_you_mean(loss, losses)}"
+    yield from _metrics(task(), "gates", spec.gates)
+    yield from _metrics(task(), "monitors", spec.monitors)
+
+
+def _metrics(task: Any, section: str, entries: Iterable[Gate | Monitor]) -> Broken:
+    for at, entry in enumerate(entries):
+        metric = entry.options.get("metric")
+        if metric is None or "task" not in getattr(_loaded("checks", entry.check), "facts", ()):
+            continue
+        try:
+            task.higher_is_better(metric)
+        except HoldfastError as error:
+            yield f"{section}[{at}].metric", str(error)
+
+
+def _loaded(group: str, name: str) -> Any:
+    """The class of a kind, or None where it cannot be loaded, which is said where it is named."""
+    try:
+        return kinds.load(group, name)
+    except Exception:  # noqa: BLE001 - a plug-in's module is foreign code
+        return None
+
+
+def _twice(section: str, names: Iterable[str]) -> Broken:
+    first: dict[str, int] = {}
+    for at, name in enumerate(names):
+        if name in first:
+            yield f"{section}[{at}].name", f"'{name}' is the name of {section}[{first[name]}] already"
+        first.setdefault(name, at)

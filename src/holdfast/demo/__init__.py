@@ -1,0 +1,1 @@
+"""The demonstration: Holdfast on a year of real flights."""

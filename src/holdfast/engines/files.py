@@ -1,0 +1,262 @@
+"""A lake on local files: each writer's own segments, rolled into Parquet by day.
+
+<directory>/<system>/<table...>/<node>.<process>.<random>.seg.open    being written, or left by a dead writer
+                                <node>.<process>.<random>.seg         sealed
+                                day=2013-04-01/<random>.parquet       rolled; listed in the manifest
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from threading import Event, Lock, Thread
+from typing import TYPE_CHECKING
+
+from holdfast.core.clock import Clock, SystemClock
+from holdfast.core.protocols import Columns, Field, Writer
+from holdfast.engines.manifest import LakeFile, Manifest
+from holdfast.engines.rolling import place_of, roll, tables_in
+from holdfast.engines.segments import OPEN, SEALED, Record, SegmentReader, SegmentWriter, stem
+from holdfast.engines.tables import (
+    WRITTEN_AT,
+    LakeStats,
+    checked_schema,
+    cut,
+    merged,
+    microseconds,
+    rules_of,
+)
+from holdfast.errors import CorruptSegment, StateError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+SEGMENT_BYTES = 32 * 2**20
+"""A segment of this size is sealed and the next one begun."""
+SEGMENT_S = 300
+"""A segment of this age, in seconds, is sealed at the next append."""
+FLUSH_S = 1.0
+"""How long rows may wait in memory where the lake is opened with `record="memory"`."""
+_ATTEMPTS = 50
+
+
+class FileLake:
+    """What was observed, in files below `directory`. Processes and threads may share it; a writer is one thread's.
+
+    `record` says when an append returns: ``process`` after write(2), so that it survives the death of the process;
+    ``disk`` after fdatasync, so that it survives a power cut; ``memory`` at once, written within a second.
+    """
+
+    def __init__(
+        self, directory: Path, manifest: Manifest, *, record: Record = "process", clock: Clock | None = None
+    ) -> None:
+        self._directory = directory
+        self._manifest = manifest
+        self._record: Record = record
+        self._clock = clock or SystemClock()
+        self._newest = 0
+        self._ticking = Lock()
+        self._writers: set[_FileWriter] = set()
+        self._readers: dict[tuple[str, str], dict[str, SegmentReader]] = {}
+        self._reading = Lock()
+        self._rows_written = 0
+        self._rolled = 0
+        self._is_closed = False
+        self._closing = Event()
+        self._flusher: Thread | None = None
+
+    def writer(self, table: str, system: str, schema: Sequence[Field]) -> Writer:
+        """A writer with a segment of its own. Raises NotFound, or StateError for a schema or place that will not do."""
+        self._must_be_open()
+        writer = _FileWriter(self, table, system, checked_schema(table, schema))
+        self._writers.add(writer)
+        if self._record == "memory" and self._flusher is None:
+            self._flusher = Thread(target=self._flush_each_second, name="lake-flush", daemon=True)
+            self._flusher.start()
+        return writer
+
+    def scan(
+        self, table: str, system: str, *, since: datetime | None = None, until: datetime | None = None
+    ) -> "pl.DataFrame":
+        """Rows with since <= time < until, ordered by time and then by writing. Raises CorruptSegment."""
+        self._must_be_open()
+        rules = rules_of(table)
+        place = place_of(self._directory, system, table)
+        low = None if since is None else microseconds(since)
+        high = None if until is None else microseconds(until)
+        self.flush()
+        for _ in range(_ATTEMPTS):
+            contents = self._manifest.contents(system, table)
+            before = _segments_in(place)
+            try:
+                with self._reading:
+                    frames = self._from_segments(system, table, before, contents.rolled, low, high)
+                frames += [self._from_file(file, rules.time, low, high) for file in contents.files]
+            except FileNotFoundError:
+                continue  # sealed, rolled or deleted meanwhile: look again
+            # While a name changes, a listing may show neither the old one nor the new; a second one then shows it.
+            is_same = _segments_in(place).keys() <= before.keys()
+            if is_same and self._manifest.generation(system, table) == contents.generation:
+                frame = merged(rules, frames)
+                return frame.drop(WRITTEN_AT) if frame.width else frame
+        raise StateError(
+            f"lake table '{table}' of '{system}' lists a file below {place} that is not there, or it never stays "
+            "still: restore the file from a backup, or stop what rolls this lake without pause"
+        )
+
+    def roll(self) -> int:
+        """Turn sealed segments, and those of dead writers, into Parquet; returns how many. One process at a time."""
+        self._must_be_open()
+        rolled = roll(self._directory, self._manifest)
+        self._rolled += rolled
+        return rolled
+
+    def flush(self) -> None:
+        """Write what waits in memory. Nothing waits unless the lake was opened with `record="memory"`."""
+        if self._record == "memory":
+            for writer in tuple(self._writers):
+                writer.flush()
+
+    def stats(self) -> LakeStats:
+        """Rows and segments as of now; walks the directory."""
+        tables = list(tables_in(self._directory))
+        contents = {each: self._manifest.contents(*each) for each in tables}
+        segments = {each: _segments_in(place_of(self._directory, *each)) for each in tables}
+        waiting = [
+            path for each in tables for name, path in segments[each].items() if name not in contents[each].rolled
+        ]
+        return LakeStats(
+            rows_written=self._rows_written,
+            segments_open=sum(path.name.endswith(OPEN) for path in waiting),
+            segments_sealed=sum(path.name.endswith(SEALED) for path in waiting),
+            segments_rolled=self._rolled,
+            files=sum(len(each.files) for each in contents.values()),
+        )
+
+    def close(self) -> None:
+        """Seal the segments of writers that are still open, and refuse further use."""
+        if self._is_closed:
+            return
+        self._closing.set()
+        if self._flusher is not None:
+            self._flusher.join()
+        for writer in tuple(self._writers):
+            writer.close()
+        self._is_closed = True
+
+    def _from_segments(
+        self, system: str, table: str, paths: dict[str, Path], rolled: frozenset[str], low: int | None, high: int | None
+    ) -> "list[pl.DataFrame]":
+        held = self._readers.setdefault((system, table), {})
+        for name in held.keys() - (paths.keys() - rolled):
+            del held[name]
+        frames = []
+        for name in paths.keys() - rolled:
+            reader = held.pop(name, None) or SegmentReader(table)
+            reader.read(paths[name], is_sealed=paths[name].name.endswith(SEALED))
+            held[name] = reader  # kept only once it was read without an error
+            if len(reader.times):
+                frames.append(cut(reader.frame(), reader.times, low, high))
+        return frames
+
+    def _from_file(self, file: LakeFile, time: str, low: int | None, high: int | None) -> "pl.DataFrame":
+        import polars as pl  # heavy; a process that only writes never needs it
+
+        if (low is not None and file.high < low) or (high is not None and file.low >= high):
+            return pl.DataFrame()
+        rows = pl.scan_parquet(self._directory / file.path, hive_partitioning=False, glob=False)
+        if low is not None and low > file.low:
+            rows = rows.filter(pl.col(time) >= pl.lit(low).cast(pl.Datetime("us", "UTC")))
+        if high is not None and high <= file.high:
+            rows = rows.filter(pl.col(time) < pl.lit(high).cast(pl.Datetime("us", "UTC")))
+        try:
+            return rows.collect()
+        except pl.exceptions.PolarsError as failure:
+            raise CorruptSegment(
+                f"{self._directory / file.path} cannot be read as Parquet ({failure}); restore it from a backup"
+            ) from failure
+
+    def _now(self) -> int:
+        """Microseconds, greater at every call, so that what this process writes has an order."""
+        with self._ticking:
+            self._newest = max(self._newest + 1, microseconds(self._clock.now()))
+            return self._newest
+
+    def _flush_each_second(self) -> None:
+        while not self._closing.wait(FLUSH_S):
+            for writer in tuple(self._writers):
+                writer.flush_if_possible()
+
+    def _must_be_open(self) -> None:
+        if self._is_closed:
+            raise StateError("this lake is closed; open it again to read or write")
+
+
+class _FileWriter:
+    """Appends to one segment after the other."""
+
+    def __init__(self, lake: FileLake, table: str, system: str, schema: tuple[Field, ...]) -> None:
+        self._lake = lake
+        self._table = table
+        self._place = place_of(lake._directory, system, table)
+        self._schema = schema
+        self._is_closed = False
+        self._segment: SegmentWriter | None = self._begun()
+
+    def append(self, columns: Columns, rows: int) -> None:
+        if self._is_closed:
+            raise StateError(f"this writer of lake table '{self._table}' is closed; open another one")
+        segment = self._segment
+        if segment is not None and (
+            segment.size_bytes >= SEGMENT_BYTES or self._lake._now() - segment.started >= SEGMENT_S * 1_000_000
+        ):
+            self._end()
+            segment = None
+        if segment is None:
+            segment = self._segment = self._begun()
+        try:
+            segment.append(columns, rows)
+        finally:
+            if segment.is_broken:
+                self._segment = None
+                segment.abandon()
+        with self._lake._ticking:
+            self._lake._rows_written += rows
+
+    def flush(self) -> None:
+        if self._segment is not None:
+            self._segment.flush()
+
+    def flush_if_possible(self) -> None:
+        """Flush; rows that cannot be written stay in memory, and the next append, scan or close says why."""
+        try:
+            self.flush()
+        except StateError:
+            return
+
+    def close(self) -> None:
+        if not self._is_closed:
+            self._end()
+            self._is_closed = True
+            self._lake._writers.discard(self)
+
+    def _begun(self) -> SegmentWriter:
+        return SegmentWriter(self._place, self._table, self._schema, record=self._lake._record, now=self._lake._now)
+
+    def _end(self) -> None:
+        if self._segment is None:
+            return
+        self._segment.flush()  # where this fails, the rows stay and the segment goes on
+        segment, self._segment = self._segment, None
+        if segment.rows:
+            segment.seal()
+        else:
+            segment.discard()
+
+
+def _segments_in(place: Path) -> dict[str, Path]:
+    """Segments by name; where one is seen under both names, the sealed one."""
+    try:
+        paths = sorted(place.iterdir(), reverse=True)
+    except FileNotFoundError:
+        return {}
+    return {stem(path): path for path in paths if path.name.endswith((SEALED, OPEN))}

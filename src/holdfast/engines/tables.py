@@ -1,0 +1,238 @@
+"""What every lake agrees on: its tables, what a schema and columns must be, and how rows become one frame.
+
+Rows that share an identity are one row: the last written wins, among the rows of the range that is read.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from holdfast.core.protocols import TABLES, Columns, Field, LakeTable
+from holdfast.errors import NotFound, StateError, did_you_mean
+
+if TYPE_CHECKING:
+    import polars as pl
+
+MISSING_TIME = np.iinfo(np.int64).min
+"""The int64 that stands for a missing time, as numpy's NaT does."""
+
+WRITTEN_AT = "_written_at"
+"""Column that rolled rows carry beside their own: microseconds since 1970 UTC, so that the last written still wins."""
+
+DTYPES: dict[str, np.dtype[Any]] = {"float": np.dtype("<f8"), "int": np.dtype("<i8"), "time": np.dtype("<i8")}
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class LakeStats(msgspec.Struct, frozen=True, kw_only=True):
+    """How a lake stands. Rows are counted by this process; segments and files by what is there now."""
+
+    rows_written: int
+    segments_open: int
+    segments_sealed: int
+    segments_rolled: int
+    """By this process."""
+    files: int
+    """Parquet files in the manifest."""
+
+
+def rules_of(table: str) -> LakeTable:
+    """Time and identity column of a table; ``feeds/weather`` follows ``feeds``. Raises NotFound with the near miss."""
+    name = table.partition("/")[0]
+    if name not in TABLES:
+        raise NotFound("lake table", table, TABLES)
+    return TABLES[name]
+
+
+def checked_schema(table: str, schema: Sequence[Field]) -> tuple[Field, ...]:
+    """The schema as a tuple. Raises StateError where a name stands twice or the table's own columns are missing."""
+    rules = rules_of(table)
+    types = {field.name: field.type for field in schema}
+    if len(types) != len(schema):
+        names = [field.name for field in schema]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise StateError(f"the schema for lake table '{table}' names column '{twice}' twice; rename one of them")
+    if WRITTEN_AT in types:
+        raise StateError(f"column '{WRITTEN_AT}' of lake table '{table}' is the lake's own; rename it")
+    if types.get(rules.time) != "time":
+        raise StateError(f"lake table '{table}' is ordered by '{rules.time}': its schema needs it, of type time")
+    if types.get(rules.identity) not in ("text", "int"):
+        raise StateError(f"lake table '{table}' is identified by '{rules.identity}': its schema needs it, text or int")
+    return tuple(schema)
+
+
+def wrong_names(table: str, schema: Sequence[Field], columns: Columns) -> StateError:
+    """The error for columns that are not those of the schema."""
+    names = [field.name for field in schema]
+    missing = [name for name in names if name not in columns]
+    extra = [name for name in columns if name not in names]
+    if missing:
+        return StateError(
+            f"rows for lake table '{table}' lack column '{missing[0]}'{did_you_mean(missing[0], extra)}; "
+            "give every column of the schema that the writer was opened with"
+        )
+    return StateError(
+        f"rows for lake table '{table}' have column '{extra[0]}' that is not in the schema"
+        f"{did_you_mean(extra[0], names)}"
+    )
+
+
+def numbers(table: str, field: Field, values: Any, rows: int) -> "np.ndarray[Any, np.dtype[Any]]":
+    """Values of a float, int or time column as a little-endian array (rows,). Raises StateError when they do not fit.
+
+    What converts without loss is converted (float32, int32, booleans); nothing else is.
+    """
+    want = DTYPES[field.type]
+    array = np.asarray(values)
+    if array.dtype is not want and array.dtype != want:
+        if not np.can_cast(array.dtype, want, "safe"):
+            raise StateError(
+                f"column '{field.name}' of lake table '{table}' is of type {field.type}: "
+                f"an array of {array.dtype} does not fit without loss; convert it to {want.name} first"
+            )
+        array = array.astype(want)
+    if array.shape != (rows,):
+        raise wrong_length(table, field, array.shape, rows)
+    return array
+
+
+def text(table: str, field: Field, values: Any, rows: int) -> tuple[list[str | None], bytes]:
+    """Values of a text column as a list of its own, and all of them joined as UTF-8. Raises StateError otherwise."""
+    column = list(values)
+    if len(column) != rows:
+        raise wrong_length(table, field, (len(column),), rows)
+    try:
+        # One join checks all types at a fraction of what a look at each value costs.
+        return column, "".join(column).encode()
+    except (TypeError, UnicodeEncodeError):
+        pass
+    if set(map(type, column)) <= {str, type(None)}:
+        try:
+            return column, "".join([value for value in column if value is not None]).encode()
+        except UnicodeEncodeError:
+            pass
+    raise wrong_text(table, field, column)
+
+
+def wrong_length(table: str, field: Field, shape: tuple[int, ...], rows: int) -> StateError:
+    """The error for a column that is not as long as was said."""
+    return StateError(f"column '{field.name}' of lake table '{table}' has shape {shape}: expected ({rows},)")
+
+
+def wrong_text(table: str, field: Field, values: Sequence[Any]) -> StateError:
+    """The error for a text column that holds something else."""
+    bad = next((value for value in values if value is not None and not _is_text(value)), None)
+    return StateError(
+        f"column '{field.name}' of lake table '{table}' is text: {bad!r} is neither valid text nor None; "
+        "convert it with str() first"
+    )
+
+
+def missing_time(table: str) -> StateError:
+    """The error for a row without the time that it would be found by."""
+    return StateError(f"a row for lake table '{table}' has no '{rules_of(table).time}', so no scan would find it")
+
+
+def microseconds(time: datetime) -> int:
+    """Microseconds since 1970, UTC.
+
+    >>> microseconds(datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC))
+    1000000
+    """
+    return (time - _EPOCH) // _MICROSECOND
+
+
+def series(field: Field, values: Any) -> "pl.Series":
+    """A column as scans give it: NaN and missing times as null, times as Datetime[us, UTC]."""
+    import polars as pl  # heavy; writers never need it
+
+    if field.type == "text":
+        return pl.Series(field.name, values, dtype=pl.String)
+    if field.type == "float":
+        return pl.Series(field.name, values, dtype=pl.Float64, nan_to_null=True)
+    column = pl.Series(field.name, values, dtype=pl.Int64)
+    if field.type == "int":
+        return column
+    if len(column) and column.min() == MISSING_TIME:
+        column = column.set(column == MISSING_TIME, None)
+    return column.cast(pl.Datetime("us", "UTC"))
+
+
+def cut(
+    frame: "pl.DataFrame", times: "np.ndarray[Any, np.dtype[np.int64]]", since: int | None, until: int | None
+) -> "pl.DataFrame":
+    """The rows with since <= time < until; `times` are the frame's, all in microseconds, and None is no bound."""
+    import polars as pl
+
+    if since is None and until is None:
+        return frame
+    if np.all(times[1:] >= times[:-1]):
+        first = 0 if since is None else int(np.searchsorted(times, since))
+        end = len(times) if until is None else int(np.searchsorted(times, until))
+        return frame.slice(first, max(end - first, 0))
+    keep = np.ones(len(times), dtype=bool)
+    if since is not None:
+        keep &= times >= since
+    if until is not None:
+        keep &= times < until
+    return frame.filter(pl.Series(keep))
+
+
+def merged(rules: LakeTable, frames: "Sequence[pl.DataFrame]") -> "pl.DataFrame":
+    """Frames as one: last written wins, ordered by time and then by writing.
+
+    Frames that carry `WRITTEN_AT` may come in any order, others come in the order they were written. Raises
+    StateError where a column is of types that do not mix.
+    """
+    import polars as pl
+
+    frames = [frame for frame in frames if frame.height]
+    if not frames:
+        return pl.DataFrame()
+    frame = frames[0] if len(frames) == 1 else _stacked(frames)
+    order = [rules.time, WRITTEN_AT] if WRITTEN_AT in frame.columns else [rules.time]
+    if frame[rules.identity].n_unique() < frame.height:
+        if len(order) == 2:
+            frame = frame.sort(WRITTEN_AT, maintain_order=True)
+        frame = frame.unique(subset=rules.identity, keep="last", maintain_order=True)
+    return frame if _is_ordered(frame, order) else frame.sort(order, maintain_order=True)
+
+
+def _stacked(frames: "Sequence[pl.DataFrame]") -> "pl.DataFrame":
+    import polars as pl
+
+    kinds: dict[str, set[str]] = {}
+    for frame in frames:
+        for name, dtype in frame.schema.items():
+            kind = "number" if dtype.is_numeric() else "text" if dtype == pl.String else "time"
+            kinds.setdefault(name, set()).add(kind)
+    for name, found in kinds.items():
+        if len(found) > 1:
+            raise StateError(
+                f"column '{name}' was recorded as {' and as '.join(sorted(found))}, which do not mix; "
+                "read a range of time that holds one of them, and give the column another name from now on"
+            )
+    return pl.concat(frames, how="diagonal_relaxed", rechunk=True)
+
+
+def _is_ordered(frame: "pl.DataFrame", order: list[str]) -> bool:
+    times = frame[order[0]].to_physical().to_numpy()
+    if len(order) == 1:
+        return bool(np.all(times[1:] >= times[:-1]))
+    written = frame[order[1]].to_numpy()
+    later, same = times[1:] > times[:-1], times[1:] == times[:-1]
+    return bool(np.all(later | (same & (written[1:] >= written[:-1]))))
+
+
+def _is_text(value: object) -> bool:
+    if type(value) is not str:
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

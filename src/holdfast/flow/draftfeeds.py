@@ -1,0 +1,167 @@
+"""What a folder of files shows of its feeds: which there are, their times, which is predicted, where the truth is."""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+import polars as pl
+
+from holdfast.core import kinds
+from holdfast.core.protocols import Source
+from holdfast.errors import DataError, SourceError, did_you_mean
+
+KNOWN_NAMES = ("known_at", "published_at", "listed_at", "available_at", "recorded_at", "received_at", "ingested_at")
+"""Time columns that say when a row could be known, the best first."""
+EVENT_NAMES = ("event_at", "scheduled_at", "observed_at", "occurred_at", "happened_at", "departed_at")
+DATA = re.compile(r"(?P<stem>.+?)\.(?P<kind>csv|parquet|jsonl|ndjson)(?:\.gz|\.zst)?")
+PART = re.compile(r"(?P<name>.+?)-\d.*")
+
+
+class Found:
+    """What was inferred so far: notes for a person, comments by path of the system file."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.comments: dict[str, str] = {}
+
+    def note(self, sentence: str, path: str = "") -> None:
+        """Say what was inferred; with a path it also becomes a comment there."""
+        self.notes.append(sentence)
+        if path:
+            self.comments[path] = f"{self.comments[path]}\n{sentence}" if path in self.comments else sentence
+
+
+class Table(msgspec.Struct, frozen=True, kw_only=True):
+    """One feed as it was found: where it is read from, its rows, and its times."""
+
+    name: str
+    path: str
+    frame: pl.DataFrame
+    event_at: str | None = None
+    known_at: str | None = None
+
+    @property
+    def times(self) -> list[str]:
+        return [name for name, dtype in self.frame.schema.items() if isinstance(dtype, pl.Datetime)]
+
+    @property
+    def features(self) -> list[str]:
+        """Columns that are not times."""
+        return [name for name in self.frame.columns if name not in self.times]
+
+
+def find_tables(directory: Path, root: Path, found: Found) -> dict[str, Table]:
+    """Every feed of a folder: a file, files ``name-<number>...`` of one kind, or a folder of files."""
+    if not directory.is_dir():
+        raise SourceError(f"{directory}: there is no such folder; name the folder that holds the data files")
+    places: dict[str, str] = {}
+    for entry in sorted(directory.iterdir()):
+        match = DATA.fullmatch(entry.name)
+        if entry.is_dir() and any(DATA.fullmatch(file.name) for file in entry.iterdir()):
+            places[entry.name] = entry.name
+        elif match and (part := PART.fullmatch(match["stem"])):
+            places[part["name"]] = f"{part['name']}-*{entry.name[len(match['stem']) :]}"
+        elif match:
+            places[match["stem"]] = entry.name
+    if not places:
+        raise SourceError(f"{directory}: no data here; put .csv, .parquet or .jsonl files, or folders of them, into it")
+    files = kinds.load("sources", "files")
+    tables = {}
+    for name, place in places.items():
+        source: Source = files(path=place, root=str(directory))
+        frames = [source.read(batch) for batch in source.batches()]
+        frame = pl.concat(frames, how="diagonal_relaxed")
+        path = Path(os.path.relpath(directory / place, root)).as_posix()
+        tables[name] = Table(name=name, path=path, frame=frame)
+        found.note(f"feed '{name}': {len(frames)} file{'s' * (len(frames) != 1)}, {frame.height} rows")
+    return tables
+
+
+def pick_label(tables: Mapping[str, Table], label: str | None, found: Found) -> tuple[str, str]:
+    """Feed and column of the truth."""
+    feed, dot, column = (label or "label").rpartition(".")
+    if dot and feed in tables:
+        if column not in tables[feed].frame.columns:
+            near = did_you_mean(column, tables[feed].frame.columns)
+            raise DataError(f"feed '{feed}' has no column '{column}'{near}")
+        return feed, column
+    if dot:
+        raise DataError(f"no feed '{feed}'{did_you_mean(feed, list(tables))}")
+    having = [name for name, table in tables.items() if column in table.frame.columns]
+    if len(having) != 1:
+        every = [f"{name}.{column}" for name, table in tables.items() for column in table.features]
+        raise DataError(
+            f"{len(having) or 'no'} feeds have a column '{column}': say which column is the truth, as feed.column"
+            f"{did_you_mean(column, every)}"
+        )
+    found.note(f"the label is {having[0]}.{column}: no other feed has a column of that name", "data.label")
+    return having[0], column
+
+
+def pick_rows(tables: Mapping[str, Table], label_feed: str, label_column: str, found: Found) -> tuple[str, str]:
+    """The feed that is predicted and the column that identifies its rows.
+
+    It has a time and shares a column with the label's feed that is unique in both. Of several, the one is taken that
+    holds most of the label's keys, then the one that shares most columns with all other feeds. Where no feed shares
+    such a column, the label stands beside the rows that are predicted.
+    """
+    truth = tables[label_feed]
+    candidates = []
+    for name, table in tables.items():
+        if name == label_feed or not table.times:
+            continue
+        for column in truth.features:
+            if column in table.features and is_unique(table.frame[column]) and is_unique(truth.frame[column]):
+                held = truth.frame.join(table.frame, on=column, how="semi").height / max(1, truth.frame.height)
+                others = [other for other in tables.values() if other.name != name]
+                shared = sum(len(set(table.features) & set(other.features)) for other in others)
+                candidates.append((round(held, 3), shared, len(table.features), name, column))
+    if candidates:
+        *_, name, key = max(candidates)
+        found.note(f"{name} is predicted: it shares the unique column {key} with {label_feed}", "data.rows")
+        return name, key
+    unique = [name for name in truth.features if name != label_column and is_unique(truth.frame[name])]
+    unique.sort(key=lambda name: (name != "id", not name.endswith("id"), truth.frame[name].dtype.is_float()))
+    if not unique:
+        raise DataError(
+            f"feed '{label_feed}' has no column that identifies a row, alone or together with another feed; add an `id`"
+        )
+    found.note(f"{label_feed} is predicted: no other feed shares a column with it that is unique in both", "data.rows")
+    return label_feed, unique[0]
+
+
+def pick_times(table: Table, *, is_rows: bool, is_label: bool, found: Found) -> Table:
+    """`table` with the columns that say when something happened and when it could be known.
+
+    A column with a name of KNOWN_NAMES says when a row could be known. Without one it is, in the feed that is
+    predicted, the earliest time of the row, because a prediction is made before what it is about; in all others the
+    latest time, because a row is not known before it is complete. The event is a column of EVENT_NAMES, else the
+    first other time.
+    """
+    times = table.times
+    if not times:
+        return table
+    named = [name for name in KNOWN_NAMES if name in times]
+    order = sorted(times, key=lambda name: (table.frame[name].null_count(), _middle(table.frame[name])))
+    complete = [name for name in order if not table.frame[name].null_count()] or order
+    known = named[0] if named else complete[0 if is_rows and not is_label else -1]
+    others = [name for name in times if name != known] or [known]
+    event = next((name for name in EVENT_NAMES if name in others), others[0])
+    if len(times) > 1:
+        why = "its name says so" if named else f"it is the {'earliest' if is_rows and not is_label else 'latest'} time"
+        found.note(f"a row of {table.name} is known at {known}: {why}", f"data.feeds.{table.name}")
+    return msgspec.structs.replace(table, known_at=known, event_at=event)
+
+
+def is_unique(series: pl.Series) -> bool:
+    """True for a column that is always there and never repeats a value; numbers with fractions identify nothing."""
+    return (
+        len(series) > 0 and not series.dtype.is_float() and not series.null_count() and series.n_unique() == len(series)
+    )
+
+
+def _middle(series: pl.Series) -> float:
+    middle = series.dt.epoch("us").median()
+    return float(middle) if isinstance(middle, int | float) else 0.0

@@ -1,0 +1,188 @@
+"""Drafting: a folder of data files in; a system file with what was inferred, and why, out.
+
+Everything pinned here (types, ranges, categories, joins) is what the data showed. A person reads the notes and
+corrects the file; nothing is inferred again later.
+"""
+
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+
+import msgspec
+import polars as pl
+
+from holdfast.core.evidence import Limit
+from holdfast.core.spec import (
+    Data,
+    Decide,
+    Expect,
+    Gate,
+    Label,
+    Model,
+    Monitor,
+    ReleasePlan,
+    Response,
+    Step,
+    SystemSpec,
+)
+from holdfast.core.specwords import fill_names
+from holdfast.errors import DataError
+from holdfast.flow.columns import describe
+from holdfast.flow.draftfeeds import Found, Table, find_tables, pick_label, pick_rows, pick_times
+from holdfast.flow.draftjoins import join_feeds
+from holdfast.flow.joins import assemble
+
+DAY = timedelta(days=1)
+NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]+")
+MATURE_QUANTILE = 0.995
+"""Labels of a day count as complete once this share of all labels has come after such a time."""
+
+
+class Draft(msgspec.Struct, frozen=True, kw_only=True):
+    """A system file that was inferred: the system, one sentence per decision, and comments for its YAML by path."""
+
+    spec: SystemSpec
+    notes: tuple[str, ...]
+    comments: Mapping[str, str]
+
+
+def draft(
+    directory: Path,
+    *,
+    label: str | None = None,
+    system: str | None = None,
+    timezone: str | None = None,
+    root: Path | None = None,
+) -> Draft:
+    """Infer a system from a folder of files.
+
+    `label` is ``feed.column``, or a column that only one feed has; None takes the only column named ``label``. The
+    system is named after the folder unless `system` says otherwise. Paths in the file are relative to `root`, where
+    it will stand (the folder itself by default). Reads every file once. Raises DataError or SourceError, saying what
+    is missing, where the data does not show a system: no label, no time, nothing that identifies a row.
+    """
+    found = Found()
+    tables = find_tables(directory, root or directory, found)
+    label_feed, label_column = pick_label(tables, label, found)
+    rows_feed, key = pick_rows(tables, label_feed, label_column, found)
+    for name, table in tables.items():
+        tables[name] = pick_times(table, is_rows=name == rows_feed, is_label=name == label_feed, found=found)
+    rows = tables[rows_feed]
+    if rows.event_at is None:
+        raise DataError(
+            f"feed '{rows_feed}' is predicted but has no time column; add one such as `event_at` in ISO 8601"
+        )
+    truth_at = tables[label_feed].known_at
+    if truth_at is None:
+        raise DataError(f"feed '{label_feed}' has the label but no time column; add `known_at`, when each was known")
+    unit = _unit(rows, key, found)
+    feeds = join_feeds(tables, rows_feed, label_feed, key, found)
+    data = Data(
+        feeds={name: feed for name, (feed, _) in feeds.items()},
+        rows=rows_feed,
+        key=key,
+        unit=unit,
+        timezone=timezone or "UTC",
+        label=Label(feed=label_feed, column=label_column, known_at=truth_at),
+        columns={},
+    )
+    if timezone is None:
+        found.note(
+            "days are those of UTC, because no time zone was given; a day is the unit of evidence", "data.timezone"
+        )
+    frames = {name: tables[origin].frame for name, (_, origin) in feeds.items()}
+    own = [column for column in rows.features if column not in (key, unit)]
+    own += [unit] if unit else []
+    columns = describe(data, frames, own, label_column, found)
+    data = msgspec.structs.replace(data, columns=columns)
+    if not columns:
+        raise DataError(f"feed '{rows_feed}' and what joins it have no column that can be a feature; add some")
+    assembled = assemble(data, frames)
+    data = msgspec.structs.replace(data, label=_label(data, assembled, found), expect=_expect(data, assembled, found))
+    spec = _system(data, system or directory.resolve().name, _task(assembled["label"], label_column, found))
+    return Draft(spec=spec, notes=tuple(found.notes), comments=found.comments)
+
+
+def _unit(rows: Table, key: str, found: Found) -> str | None:
+    """The text column with the most distinct values that repeat."""
+    texts = [name for name in rows.features if name != key and rows.frame[name].dtype == pl.String]
+    distinct = {name: rows.frame[name].n_unique() for name in texts}
+    repeating = [name for name in texts if 1 < distinct[name] <= rows.frame.height / 2]
+    if not repeating:
+        return None
+    unit = max(repeating, key=lambda name: distinct[name])
+    found.note(f"a split keeps each {unit} on one version: it has the most values that repeat", "data.unit")
+    return unit
+
+
+def _label(data: Data, assembled: pl.DataFrame, found: Found) -> Label:
+    """The label with the time after which a day's labels count as complete."""
+    delay = (assembled["label_known_at"] - assembled["event_at"]).drop_nulls().quantile(MATURE_QUANTILE, "higher")
+    days = 1 if not isinstance(delay, timedelta) else max(1, -(-delay // DAY))
+    found.note(
+        f"labels count as complete {days} d after their day: {MATURE_QUANTILE:.1%} of them were known within that",
+        "data.label",
+    )
+    return msgspec.structs.replace(data.label, mature_after=days * DAY)
+
+
+def _expect(data: Data, assembled: pl.DataFrame, found: Found) -> Expect:
+    """What the data showed, with room: columns that are always there, the share of labels, the number of rows."""
+    height = assembled.height
+    own = [name for name in data.columns if not any(name.startswith(f"{feed}_") for feed in data.feeds)]
+    complete = {name: 0.99 for name in own if assembled[name].null_count() <= height / 1000}
+    labelled = 1 - assembled["label"].null_count() / height if height else 0.0
+    found.note(f"{labelled:.1%} of rows have a label", "data.expect")
+    complete[data.label.column] = max(0.0, int(labelled * 95) / 100)
+    return Expect(unique=data.key, complete=complete, rows=max(1, min(1000, height // 10)))
+
+
+def _task(label: pl.Series, column: str, found: Found) -> str:
+    values = set(label.drop_nulls().unique().head(3).to_list())
+    if values <= {0.0, 1.0}:
+        if len(values) < 2:
+            raise DataError(
+                f"label '{column}' is {values or 'never there'} in every row; nothing can be learned from it"
+            )
+        found.note(f"{column} is 0 or 1, so the task is classification", "model")
+        return "classification"
+    found.note(f"{column} has other values than 0 and 1, so the task is regression", "model")
+    return "regression"
+
+
+def _system(data: Data, name: str, task: str) -> SystemSpec:
+    """Defaults that are right for a first system: every gate and monitor that its task allows."""
+    is_classification = task == "classification"
+    metric, loss = ("log_loss", "brier") if is_classification else ("mae", "absolute_error")
+    gates = [
+        Gate(check="quality", options={"metric": metric}, limit=Limit(no_worse_than="baseline")),
+        Gate(check="quality", options={"metric": metric}, limit=Limit(no_worse_than="live")),
+    ]
+    monitors = [
+        Monitor(check="quality", options={"metric": metric}),
+        Monitor(check="drift", every=7 * DAY, window=7 * DAY),
+        Monitor(check="silence"),
+        Monitor(check="freshness"),
+        Monitor(check="schema"),
+    ]
+    if is_classification:
+        gates.append(Gate(check="calibration", limit=Limit(at_most=0.05)))
+        monitors.insert(1, Monitor(check="calibration", every=7 * DAY, window=28 * DAY))
+    steps = (
+        Step(stage="shadow", least=2 * DAY),
+        Step(stage="canary", share=0.1, least=3 * DAY),
+        Step(stage="live"),
+    )
+    return SystemSpec(
+        system=NOT_IN_NAMES.sub("-", name).strip("-_")[:64] or "system",
+        data=data,
+        model=Model(task=task),
+        gates=fill_names(gates),
+        release=ReleasePlan(steps=steps, decide=Decide(loss=loss, margin=0.005)),
+        monitors=fill_names(monitors),
+        responses=(
+            Response(on="quality", do="retrain", cooldown=14 * DAY),
+            Response(on="any", do="notify"),
+        ),
+    )

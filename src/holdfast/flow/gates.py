@@ -1,0 +1,138 @@
+"""May this candidate be released? In: the hold-out scored by candidate, live and baselines. Out: verdicts."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from holdfast.core import kinds
+from holdfast.core.blocks import block_bounds
+from holdfast.core.evidence import Block, Grade, Reading, Role, Verdict, Window
+from holdfast.core.protocols import Check, Task
+from holdfast.core.spec import Gate, SystemSpec
+from holdfast.errors import GateRefused
+from holdfast.flow import evaluation
+from holdfast.stats import bootstrap
+
+CONFIDENCE = 0.9
+"""Confidence of the two-sided interval on how much worse a candidate is."""
+
+
+def holdout_window(spec: SystemSpec, task: Task, holdout: pl.DataFrame, facts: Mapping[str, Any]) -> Window:
+    """The hold-out as a window of days, the candidate's output in the task's output column.
+
+    `holdout` has ``key``, ``event_at``, ``label``, the inputs, and one column of outputs per model: ``candidate``,
+    ``linear``, ``trivial`` and, where there is one, ``live``.
+    """
+    frame = holdout.rename({"candidate": task.output}).with_columns(
+        pl.col("event_at").dt.convert_time_zone(spec.data.timezone).dt.date().alias("day")
+    )
+    blocks = []
+    for (day,), rows in frame.group_by("day", maintain_order=True):
+        start, end = block_bounds(spec.data.timezone, day)
+        blocks.append(Block(day, start, end, partial(_same, rows)))
+    roles = dict.fromkeys(spec.data.columns, Role.INPUT) | {
+        task.output: Role.OUTPUT,
+        "label": Role.LABEL,
+        "key": Role.KEY,
+        "event_at": Role.TIME,
+    }
+    return Window(sorted(blocks, key=lambda block: block.start), roles, facts)
+
+
+def judge(spec: SystemSpec, task: Task, window: Window) -> tuple[Verdict, ...]:
+    """Verdicts of all gates. The first is always there: the candidate must beat the trivial and the linear model."""
+    if not spec.gates:
+        raise GateRefused("no gates are stated, and nothing is released without one; add at least one under 'gates:'")
+    verdicts = list(_beats_baselines(spec, task, window))
+    for gate in spec.gates:
+        verdicts.extend(_judge_gate(gate, task, window))
+    return tuple(verdicts)
+
+
+def refusal(verdicts: Sequence[Verdict]) -> str:
+    """Why these verdicts refuse a candidate, or an empty string. Unknown refuses too."""
+    return "; ".join(v.why for v in verdicts if v.grade in (Grade.FAIL, Grade.UNKNOWN))
+
+
+def _same(rows: pl.DataFrame) -> pl.DataFrame:
+    return rows
+
+
+def _judge_gate(gate: Gate, task: Task, window: Window) -> Sequence[Verdict]:
+    check: Check = kinds.load("checks", gate.check)(**gate.options)
+    if gate.limit.no_worse_than is not None:
+        metric = str(gate.options.get("metric", task.losses[0]))
+        return [_no_worse(gate, task, window, metric)]
+    readings = evaluation.measure(check, window, None)
+    if gate.limit.is_stated:
+        return evaluation.judge_limit(gate.check, readings, gate.limit, name=gate.name).verdicts
+    return evaluation.judge_stated(check, gate.check, readings, name=gate.name, calibrated=True).verdicts
+
+
+def _beats_baselines(spec: SystemSpec, task: Task, window: Window) -> list[Verdict]:
+    loss = spec.release.decide.loss
+    verdicts = []
+    for name in ("trivial", "linear"):
+        if name == spec.model.trainer:
+            continue
+        worse, low, high, rows = compare(task, window, loss, task.output, name)
+        reading = Reading(name=f"{loss}_over_{name}", value=worse, low=low, high=high, rows=rows)
+        won = worse < 0
+        word = "beats" if won else "does not beat"
+        why = f"the candidate {word} the {name} model: {loss} {worse:+.4f} [{low:+.4f}, {high:+.4f}] on {rows:,} rows"
+        verdicts.append(
+            Verdict(grade=Grade.PASS if won else Grade.FAIL, check="baseline", reading=reading, why=why, monitor=name)
+        )
+    return verdicts
+
+
+def _no_worse(gate: Gate, task: Task, window: Window, metric: str) -> Verdict:
+    other = "live" if gate.limit.no_worse_than == "live" else "linear"
+    if other == "live" and "live" not in window.rows().columns:
+        reading = Reading(name=metric, value=None, note="nothing is live yet")
+        why = "first release: there is no live version to compare with"
+        return Verdict(grade=Grade.NOT_APPLICABLE, check=gate.check, reading=reading, why=why, monitor=gate.name)
+    worse, low, high, rows = compare(task, window, metric, task.output, other)
+    reading = Reading(name=f"{metric}_worse_than_{other}", value=worse, low=low, high=high, rows=rows)
+    if np.isnan(worse):
+        why = f"{metric} could not be compared with {gate.limit.no_worse_than}"
+        return Verdict(grade=Grade.UNKNOWN, check=gate.check, reading=reading, why=why, monitor=gate.name)
+    passed = worse <= gate.limit.margin
+    why = (
+        f"{metric} is worse by {worse:+.4f} [{low:+.4f}, {high:+.4f}] than {gate.limit.no_worse_than} on the same "
+        f"{rows:,} rows; up to {gate.limit.margin:g} is accepted"
+    )
+    grade = Grade.PASS if passed else Grade.FAIL
+    return Verdict(grade=grade, check=gate.check, reading=reading, why=why, monitor=gate.name)
+
+
+def compare(task: Task, window: Window, metric: str, output: str, other: str) -> tuple[float, float, float, int]:
+    """How much worse `output` is than `other` in a metric, its interval by block bootstrap, and the rows.
+
+    Positive is worse, whatever the metric's direction. Both are scored on the same labelled rows; days are resampled
+    in blocks (Künsch 1989), since losses cluster by day.
+    """
+    days = [
+        (rows["label"].to_numpy(), rows[output].to_numpy(), rows[other].to_numpy())
+        for rows in (block.rows().filter(pl.col("label").is_not_null()) for block in window.blocks)
+        if rows.height
+    ]
+    rows = sum(len(y) for y, _, _ in days)
+    if not days:
+        return float("nan"), float("nan"), float("nan"), 0
+    if metric in task.losses:
+        means = np.array([(task.loss(metric, y, a) - task.loss(metric, y, b)).mean() for y, a, b in days])
+        weights = np.array([len(y) for y, _, _ in days], dtype=np.float64)
+        low, high = bootstrap.block_bootstrap_mean(means, weights, confidence=CONFIDENCE, seed=0)
+        return float(np.average(means, weights=weights)), low, high, rows
+    sign = -1.0 if task.higher_is_better(metric) else 1.0
+
+    def difference(*scored: Any) -> float:
+        y, a, b = scored
+        return sign * (task.metrics(y, a)[metric] - task.metrics(y, b)[metric])
+
+    low, high = bootstrap.block_bootstrap_metric(days, difference, CONFIDENCE, seed=0)
+    return difference(*(np.concatenate(part) for part in zip(*days, strict=True))), low, high, rows

@@ -1,0 +1,167 @@
+"""Where an answer came from. In: a prediction's id. Out: everything behind it, and the answer computed again."""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import numpy as np
+import polars as pl
+
+from holdfast.core.model import Model
+from holdfast.core.protocols import LABELS, PREDICTIONS, Lake, Transaction
+from holdfast.core.records import FileRef, Incident, Run, Snapshot, Version
+from holdfast.errors import NotFound
+
+TOLERANCE = 1e-5
+"""Largest difference between an answer and its replay that counts as the same: the tolerance of the parity proof."""
+
+
+class Influence(msgspec.Struct, frozen=True, kw_only=True):
+    """How the answer would change if one input were missing: answer without it minus answer with it."""
+
+    column: str
+    value: float | str | None
+    change: float
+
+
+class Explanation(msgspec.Struct, frozen=True, kw_only=True):
+    """What stands behind one recorded answer."""
+
+    prediction_id: str
+    system: str
+    output: float
+    predicted_at: datetime
+    event_at: datetime
+    features_known_at: datetime
+    key: str | None
+    label: float | None
+    label_known_at: datetime | None
+    version: str
+    stage: str
+    release: str
+    run: str
+    trainer: str
+    trained_until: datetime | None
+    snapshot: str
+    files: tuple[FileRef, ...]
+    outside: int
+    """How many inputs lay outside what training saw."""
+    influences: tuple[Influence, ...]
+    """Most influential inputs first."""
+    incidents: tuple[str, ...]
+    """Incidents that were open when it was answered."""
+
+
+class Replay(msgspec.Struct, frozen=True, kw_only=True):
+    """One answer computed again from its record."""
+
+    prediction_id: str
+    recorded: float
+    replayed: float
+    difference: float
+    agrees: bool
+    version: str
+
+
+def find_prediction(lake: Lake, system: str, prediction_id: str) -> pl.DataFrame:
+    """The recorded row of a prediction. `prediction_id` may be a request's id: then its first row. Raises NotFound."""
+    recorded = lake.scan(PREDICTIONS.name, system)
+    wanted = (prediction_id, f"{prediction_id}:0")
+    found = recorded.filter(pl.col("prediction_id").is_in(wanted)) if not recorded.is_empty() else recorded
+    if found.is_empty():
+        recent = recorded["prediction_id"].tail(200).to_list() if not recorded.is_empty() else []
+        raise NotFound("prediction", prediction_id, recent)
+    return found.head(1)
+
+
+def why(tx: Transaction, lake: Lake, system: str, prediction_id: str, load: Callable[[Version], Model]) -> Explanation:
+    """Explain one recorded answer: version, release, run, snapshot, source files, inputs that moved it, its label."""
+    row = find_prediction(lake, system, prediction_id)
+    facts = row.row(0, named=True)
+    version = tx.get(Version, system, facts["version"])
+    if version is None:
+        raise NotFound("version", facts["version"], [v.id for v in tx.find(Version, system)])
+    run = tx.get(Run, system, version.run)
+    snapshot = tx.get(Snapshot, system, run.snapshot) if run else None
+    model = load(version)
+    label, label_known_at = _label(lake, system, facts["key"])
+    return Explanation(
+        prediction_id=facts["prediction_id"],
+        system=system,
+        output=facts[f"out.{model.signature.output}"],
+        predicted_at=facts["predicted_at"],
+        event_at=facts["event_at"],
+        features_known_at=facts["features_known_at"],
+        key=facts["key"],
+        label=label,
+        label_known_at=label_known_at,
+        version=version.id,
+        stage=facts["stage"],
+        release=facts["release"],
+        run=version.run,
+        trainer=run.trainer if run else "",
+        trained_until=run.trained_until if run else None,
+        snapshot=snapshot.id if snapshot else "",
+        files=snapshot.files if snapshot else (),
+        outside=facts["outside"],
+        influences=influences(model, _inputs(row)),
+        incidents=_open_at(tx, system, facts["predicted_at"]),
+    )
+
+
+def replay(tx: Transaction, lake: Lake, system: str, prediction_id: str, load: Callable[[Version], Model]) -> Replay:
+    """Compute a recorded answer again with the version that gave it. Agreement is to the parity proof's tolerance:
+    float kernels differ in the last bits between batch sizes."""
+    row = find_prediction(lake, system, prediction_id)
+    facts = row.row(0, named=True)
+    version = tx.get(Version, system, facts["version"])
+    if version is None:
+        raise NotFound("version", facts["version"], [v.id for v in tx.find(Version, system)])
+    model = load(version)
+    recorded = float(facts[f"out.{model.signature.output}"])
+    replayed = float(model.predict_frame(_inputs(row))[0])
+    difference = abs(recorded - replayed)
+    return Replay(
+        prediction_id=facts["prediction_id"],
+        recorded=recorded,
+        replayed=replayed,
+        difference=difference,
+        agrees=difference <= TOLERANCE,
+        version=version.id,
+    )
+
+
+def influences(model: Model, row: pl.DataFrame) -> tuple[Influence, ...]:
+    """Each input's influence on one answer: leave it out (missing) and score again (occlusion; Robnik-Šikonja and
+    Kononenko 2008). Inputs that interact share their influence; the sum need not be the answer."""
+    names = [column.name for column in model.signature.columns]
+    without = [row.with_columns(pl.lit(None, row.schema[name]).alias(name)) for name in names]
+    answers = model.predict_frame(pl.concat([row, *without]))
+    changes = answers[1:] - answers[0]
+    order = np.argsort(-np.abs(changes), kind="stable")
+    return tuple(
+        Influence(column=names[i], value=_plain(row[names[i]][0]), change=float(changes[i]))
+        for i in order
+        if changes[i]
+    )
+
+
+def _inputs(row: pl.DataFrame) -> pl.DataFrame:
+    return row.select(pl.col(name).alias(name.removeprefix("in.")) for name in row.columns if name.startswith("in."))
+
+
+def _label(lake: Lake, system: str, key: str | None) -> tuple[float | None, datetime | None]:
+    labels = lake.scan(LABELS.name, system) if key is not None else pl.DataFrame()
+    mine = labels.filter(pl.col("key") == key).sort("revision") if not labels.is_empty() else labels
+    return (mine["value"][-1], mine["label_known_at"][-1]) if not mine.is_empty() else (None, None)
+
+
+def _open_at(tx: Transaction, system: str, at: datetime) -> tuple[str, ...]:
+    return tuple(
+        i.id for i in tx.find(Incident, system) if i.opened_at <= at and (i.closed_at is None or at < i.closed_at)
+    )
+
+
+def _plain(value: Any) -> float | str | None:
+    return value if isinstance(value, str) or value is None else float(value)

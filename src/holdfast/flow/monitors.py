@@ -1,0 +1,167 @@
+"""On a schedule: window -> check -> verdicts. In: live windows, a version's reference. Out: verdicts and readings."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from holdfast.core import kinds
+from holdfast.core.evidence import Block, Grade, Role, Verdict, Window
+from holdfast.core.protocols import Check, Task, Transaction
+from holdfast.core.records import Mark
+from holdfast.core.spec import Monitor, SystemSpec
+from holdfast.flow import evaluation
+from holdfast.flow.evaluation import Evaluation
+from holdfast.flow.predictions import LivePredictions
+
+RECENT_DAYS = 14
+"""How many days before the window are the baseline of a check that compares with the recent past."""
+MONTH = timedelta(days=30)
+
+
+class Reference(msgspec.Struct, frozen=True, kw_only=True):
+    """What a live version was promised to be like: the rows it was trained and held out on, and its metrics."""
+
+    version: str
+    blocks: tuple[Block, ...]
+    facts: Mapping[str, Any]
+    """Among them ``edges``, fixed for the version, and its ``signature``."""
+    promised: Mapping[str, float]
+    """Upper end of the interval of each loss on the hold-out days."""
+
+
+class Monitoring:
+    """Runs the monitors of one system."""
+
+    def __init__(self, spec: SystemSpec, task: Task, live: LivePredictions) -> None:
+        self._spec = spec
+        self._task = task
+        self._live = live
+        self._checks: dict[str, Check] = {m.name: kinds.load("checks", m.check)(**m.options) for m in spec.monitors}
+        self._histories: dict[tuple[str, str], dict[str, list[float]]] = {}
+
+    def due(self, tx: Transaction, now: datetime, since: datetime) -> list[Monitor]:
+        """Monitors whose next evaluation is due, given when the first version went live."""
+        due = []
+        for monitor in self._spec.monitors:
+            last = self._mark(tx, monitor).last_at or since
+            if now - last >= monitor.every:
+                due.append(monitor)
+        return due
+
+    def run(
+        self, tx: Transaction, monitor: Monitor, reference: Reference, facts: Mapping[str, Any], now: datetime
+    ) -> Sequence[Verdict]:
+        """Evaluate one monitor on the newest complete evidence and store what it remembers."""
+        mark = self._mark(tx, monitor)
+        memory = mark.memory if mark.memory.get("version") == reference.version else {}
+        done = self._evaluate(monitor, reference, facts, memory, now)
+        remembered = {**done.memory, "version": reference.version}
+        tx.put(replace(mark, last_at=now, memory=remembered))
+        return [replace(verdict, at=now) for verdict in done.verdicts]
+
+    def level(self, monitor: Monitor) -> float:
+        """The false-alarm level of one evaluation: the file's budget, split evenly over the calibrated monitors.
+
+        The expected number of openings is at most the sum of evaluations times level under any dependence between
+        monitors (Spjøtvoll 1972).
+        """
+        sharing = sum(1 for m in self._spec.monitors if self._is_calibrated(m))
+        each = timedelta(days=1) if self._checks[monitor.name].evidence == "stream" else monitor.every
+        return min(0.5, self._spec.false_alarms / max(sharing, 1) / (MONTH / each))
+
+    def last_runs(self, tx: Transaction) -> dict[str, tuple[datetime | None, timedelta]]:
+        """When each monitor ran last and how often it should, for the check that watches the monitors."""
+        return {m.name: (self._mark(tx, m).last_at, m.every) for m in self._spec.monitors}
+
+    def _is_calibrated(self, monitor: Monitor) -> bool:
+        return self._checks[monitor.name].evidence != "stated" and not monitor.limit.is_stated
+
+    def _mark(self, tx: Transaction, monitor: Monitor) -> Mark:
+        id = f"monitor/{monitor.name}"
+        return tx.get(Mark, self._spec.system, id) or Mark(system=self._spec.system, id=id)
+
+    def _evaluate(
+        self, monitor: Monitor, reference: Reference, facts: Mapping[str, Any], memory: Mapping[str, Any], now: datetime
+    ) -> Evaluation:
+        check = self._checks[monitor.name]
+        facts = {**reference.facts, **facts, "task": self._task}
+        if check.evidence == "stream" and not monitor.limit.is_stated:
+            return self._evaluate_stream(monitor, check, reference, facts, memory, now)
+        window = self._window(monitor, check, facts, now)
+        readings = evaluation.measure(check, window, self._baseline(check, window, reference, facts, now))
+        if monitor.limit.is_stated:
+            return evaluation.judge_limit(monitor.check, readings, monitor.limit, name=monitor.name)
+        if check.evidence == "stated":
+            return evaluation.judge_stated(check, monitor.check, readings, name=monitor.name, calibrated=True)
+        history = self._history(monitor, check, reference, facts)
+        return evaluation.judge_window(
+            check, monitor.check, readings, history, level=self.level(monitor), name=monitor.name
+        )
+
+    def _evaluate_stream(
+        self,
+        monitor: Monitor,
+        check: Check,
+        reference: Reference,
+        facts: Mapping[str, Any],
+        memory: Mapping[str, Any],
+        now: datetime,
+    ) -> Evaluation:
+        """Fold every mature day that was not folded yet; the newest verdict stands, an alarm on the way stays."""
+        newest = self._live.last_mature_day(now)
+        through = memory.get("through")
+        day = newest if through is None else datetime.fromisoformat(through).date() + timedelta(days=1)
+        verdicts: tuple[Verdict, ...] = ()
+        while day <= newest:
+            window = self._live.labelled_window(day, day, facts)
+            reading = evaluation.measure(check, window, None)[0]
+            promised = reference.promised.get(reading.name)
+            if promised is None:
+                return Evaluation(verdicts=(evaluation.unknown(monitor.check, reading, monitor.name),))
+            folded = evaluation.judge_stream(
+                monitor.check, reading, promised=promised, level=self.level(monitor), memory=memory, name=monitor.name
+            )
+            memory = {**folded.memory, "through": day.isoformat()}
+            if not (verdicts and verdicts[0].grade is Grade.FAIL):
+                verdicts = folded.verdicts
+            day += timedelta(days=1)
+        return Evaluation(verdicts=verdicts, memory=dict(memory))
+
+    def _window(self, monitor: Monitor, check: Check, facts: Mapping[str, Any], now: datetime) -> Window:
+        days = max(1, monitor.window.days) - 1
+        if Role.LABEL in check.needs:
+            newest = self._live.last_mature_day(now)
+            return self._live.labelled_window(newest - timedelta(days=days), newest, facts)
+        newest = self._live.last_complete_day(now)
+        return self._live.window(newest - timedelta(days=days), newest, facts, now)
+
+    def _baseline(
+        self, check: Check, window: Window, reference: Reference, facts: Mapping[str, Any], now: datetime
+    ) -> Window | None:
+        if check.against == "reference":
+            return Window(reference.blocks, window.roles, facts)
+        if check.against == "recent" and window.blocks:
+            first = window.blocks[0].day
+            return self._live.window(first - timedelta(days=RECENT_DAYS), first - timedelta(days=1), facts, now)
+        return None
+
+    def _history(
+        self, monitor: Monitor, check: Check, reference: Reference, facts: Mapping[str, Any]
+    ) -> dict[str, list[float]]:
+        key = (reference.version, monitor.name)
+        if key not in self._histories:
+            days = max(1, monitor.window.days)
+            blocks = reference.blocks
+            starts = range(len(blocks) % days, len(blocks) - days + 1, days)
+            roles = self._live.roles()
+            windows = [Window(blocks[i : i + days], roles, facts) for i in starts]
+
+            def rest(window: Window) -> Window:
+                taken = {block.day for block in window.blocks}
+                return Window([b for b in blocks if b.day not in taken], roles, facts)
+
+            self._histories[key] = evaluation.history_of(check, windows, rest)
+        return self._histories[key]

@@ -1,0 +1,133 @@
+"""What was answered, and the label when it comes. In: the lake. Out: live windows, day by day."""
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime, timedelta
+from typing import Any
+
+import polars as pl
+
+from holdfast.core.blocks import block_bounds, day_of, mature_until
+from holdfast.core.evidence import Block, Role, Window
+from holdfast.core.protocols import LABELS, PREDICTIONS, Lake
+from holdfast.core.spec import SystemSpec
+
+KEPT_BLOCKS = 120
+"""How many days of each kind of block are kept in memory."""
+
+META = ("version", "stage", "release", "latency_ms", "outside", "request_id", "prediction_id")
+
+
+class LivePredictions:
+    """A system's recorded predictions as windows.
+
+    Blocks of ended days do not change for the monitors that read them, so they are read once and what checks derive
+    from them is remembered. A labelled block is made when its day is mature: labels that come later still.
+    """
+
+    def __init__(self, spec: SystemSpec, lake: Lake, output: str) -> None:
+        self._spec = spec
+        self._lake = lake
+        self._output = output
+        self._answered: OrderedDict[date, Block] = OrderedDict()
+        self._labelled: OrderedDict[date, Block] = OrderedDict()
+
+    def roles(self) -> dict[str, Role]:
+        """The role of each column of a live window."""
+        roles = dict.fromkeys(self._spec.data.columns, Role.INPUT)
+        roles[self._output] = Role.OUTPUT
+        roles |= {"label": Role.LABEL, "key": Role.KEY, "event_at": Role.TIME, "predicted_at": Role.TIME}
+        return roles | dict.fromkeys(META, Role.META)
+
+    def window(self, start: date, end: date, facts: Mapping[str, Any], now: datetime) -> Window:
+        """Answered rows of the days start .. end, both included; mature days with their labels."""
+        mature = self.last_mature_day(now)
+        blocks = [
+            self.labelled_block(day) if day <= mature else self._kept(self._answered, day, self._answered_block)
+            for day in _days(start, end)
+        ]
+        return Window(blocks, self.roles(), facts)
+
+    def labelled_window(self, start: date, end: date, facts: Mapping[str, Any]) -> Window:
+        """Answered rows of the days start .. end with the labels known when each day was mature."""
+        blocks = [self.labelled_block(day) for day in _days(start, end)]
+        return Window(blocks, self.roles(), facts)
+
+    def labelled_block(self, day: date) -> Block:
+        """One mature day with its labels."""
+        return self._kept(self._labelled, day, self._labelled_block)
+
+    def last_complete_day(self, now: datetime) -> date:
+        """The newest day that has ended."""
+        return day_of(self._spec.data.timezone, now) - timedelta(days=1)
+
+    def last_mature_day(self, now: datetime) -> date:
+        """The newest day whose labels count as complete."""
+        end = mature_until(self._spec.data, now)
+        return day_of(self._spec.data.timezone, end - timedelta(seconds=1))
+
+    def day_of(self, at: datetime) -> date:
+        """The day of the system's time zone that a time falls on."""
+        return day_of(self._spec.data.timezone, at)
+
+    def _kept(self, kept: "OrderedDict[date, Block]", day: date, make: Any) -> Block:
+        if day not in kept:
+            kept[day] = make(day)
+            if len(kept) > KEPT_BLOCKS:
+                kept.popitem(last=False)
+        return kept[day]
+
+    def _answered_block(self, day: date) -> Block:
+        start, end = block_bounds(self._spec.data.timezone, day)
+        return Block(day, start, end, lambda: self.answered(start, end))
+
+    def _labelled_block(self, day: date) -> Block:
+        start, end = block_bounds(self._spec.data.timezone, day)
+        known_until = end + self._spec.data.label.mature_after
+        answered = self._kept(self._answered, day, self._answered_block)
+        return Block(day, start, end, lambda: self._join_labels(answered.rows(), start, known_until))
+
+    def answered(self, start: datetime, end: datetime) -> pl.DataFrame:
+        """Recorded answers by event time, inputs and output under their own names."""
+        found = self._lake.scan(PREDICTIONS.name, self._spec.system, since=start, until=end)
+        if found.is_empty():
+            return pl.DataFrame(schema={name: _DTYPES.get(role, pl.Float64) for name, role in self.roles().items()})
+        if found["status"].n_unique() > 1 or found["status"][0] != "ok":
+            found = found.filter(pl.col("status") == "ok")
+        renamed = {name: name.split(".", 1)[1] for name in found.columns if name.startswith(("in.", "out."))}
+        return found.rename(renamed).with_columns(
+            (pl.col("latency_us") / 1000).alias("latency_ms"), pl.lit(None, pl.Float64).alias("label")
+        )
+
+    def labels(self, start: datetime, until: datetime) -> pl.DataFrame:
+        """The newest revision of each label known in a time range: columns ``key``, ``label``, ``label_known_at``."""
+        found = self._lake.scan(LABELS.name, self._spec.system, since=start, until=until)
+        if found.is_empty():
+            return pl.DataFrame(
+                schema={"key": pl.String, "label": pl.Float64, "label_known_at": pl.Datetime("us", "UTC")}
+            )
+        return (
+            found.sort("revision", maintain_order=True)
+            .unique(subset="key", keep="last", maintain_order=True)
+            .select("key", pl.col("value").alias("label"), "label_known_at")
+        )
+
+    def _join_labels(self, answered: pl.DataFrame, start: datetime, known_until: datetime) -> pl.DataFrame:
+        if answered.is_empty():
+            return answered
+        labels = self.labels(start - self._spec.data.label.mature_after, known_until)
+        joined = answered.drop("label").join(labels, on="key", how="left", maintain_order="left")
+        # A label scores the last answer that was given before it was known; an earlier one was superseded.
+        answered_in_time = pl.col("label_known_at").is_null() | (pl.col("predicted_at") <= pl.col("label_known_at"))
+        joined = joined.filter(answered_in_time)
+        if joined["key"].n_unique() < joined.height:
+            joined = joined.sort("predicted_at", maintain_order=True).unique("key", keep="last", maintain_order=True)
+        return joined
+
+
+_LABELS = {"key": pl.String, "label": pl.Float64, "label_known_at": pl.Datetime("us", "UTC")}
+_DTYPES: Mapping[Role, Any] = {Role.KEY: pl.String, Role.TIME: pl.Datetime("us", "UTC")}
+
+
+def _days(start: date, end: date) -> Sequence[date]:
+    return [start + timedelta(days=i) for i in range((end - start).days + 1)]

@@ -1,0 +1,85 @@
+"""What a version was promised to be like. In: the rows it was made from and its scored hold-out. Out: a reference."""
+
+import io
+from collections.abc import Mapping
+from datetime import date
+from functools import partial
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from holdfast.core.blocks import block_bounds
+from holdfast.core.evidence import Block
+from holdfast.core.model import Model
+from holdfast.core.protocols import Task
+from holdfast.core.spec import SystemSpec
+from holdfast.flow.monitors import Reference
+from holdfast.stats import bootstrap, histogram
+
+REFERENCE_DAYS = 180
+"""How many of the newest days that a version was made from are its reference; enough for 25 disjoint weeks."""
+PROMISE_CONFIDENCE = 0.9
+"""A promised loss is the upper end of this two-sided interval around its mean on the hold-out days."""
+
+
+def read_holdout(data: bytes) -> pl.DataFrame:
+    """The scored hold-out of a run."""
+    return pl.read_parquet(io.BytesIO(data)).rename({"output": "candidate", "baseline": "linear"}, strict=False)
+
+
+def make_reference(
+    spec: SystemSpec, task: Task, version: str, model: Model, rows: pl.DataFrame, holdout: pl.DataFrame
+) -> Reference:
+    """The reference of a version.
+
+    `rows` are the rows of its snapshot up to the end of the hold-out, `holdout` the scored hold-out with the columns
+    ``event_at``, ``label`` and ``candidate``.
+    """
+    dated = rows.with_columns(_day(spec))
+    newest = dated["day"].max()
+    assert isinstance(newest, date)
+    dated = dated.filter(pl.col("day") > newest - pl.duration(days=REFERENCE_DAYS))
+    dated = dated.with_columns(pl.Series(task.output, model.predict_frame(dated)))
+    names = [*spec.data.columns, task.output]
+    edges = {name: histogram.edges_of(_values(dated[name])) for name in names}
+    return Reference(
+        version=version,
+        blocks=tuple(_blocks(spec, dated)),
+        facts={"edges": edges, "signature": model.signature},
+        promised=promised_losses(spec, task, holdout),
+    )
+
+
+def promised_losses(spec: SystemSpec, task: Task, holdout: pl.DataFrame) -> Mapping[str, float]:
+    """Each loss of the task: the upper end of its interval over hold-out days, resampled in blocks."""
+    labelled = holdout.filter(pl.col("label").is_not_null()).with_columns(_day(spec))
+    promised = {}
+    for loss in task.losses:
+        values = task.loss(loss, labelled["label"].to_numpy(), labelled["candidate"].to_numpy())
+        days = labelled.select("day", pl.Series("loss", values)).group_by("day", maintain_order=True)
+        by_day = days.agg(pl.col("loss").mean(), pl.len().alias("rows")).sort("day")
+        means, weights = by_day["loss"].to_numpy(), by_day["rows"].to_numpy().astype(np.float64)
+        _, high = bootstrap.block_bootstrap_mean(means, weights, confidence=PROMISE_CONFIDENCE, seed=0)
+        promised[loss] = high
+    return promised
+
+
+def _blocks(spec: SystemSpec, dated: pl.DataFrame) -> list[Block]:
+    blocks = []
+    for (day,), rows in dated.group_by("day", maintain_order=True):
+        start, end = block_bounds(spec.data.timezone, day)
+        blocks.append(Block(day, start, end, partial(_same, rows)))
+    return sorted(blocks, key=lambda block: block.start)
+
+
+def _same(rows: pl.DataFrame) -> pl.DataFrame:
+    return rows
+
+
+def _day(spec: SystemSpec) -> pl.Expr:
+    return pl.col("event_at").dt.convert_time_zone(spec.data.timezone).dt.date().alias("day")
+
+
+def _values(column: pl.Series) -> Any:
+    return column.to_list() if column.dtype == pl.String else column.to_numpy()

@@ -1,0 +1,219 @@
+"""Shadow, canary, live: decided on paired evidence. In: a gated candidate, mature labels. Out: a release's moves."""
+
+import math
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+import numpy as np
+import polars as pl
+from msgspec.structs import replace
+
+from holdfast.core.evidence import Block, Verdict
+from holdfast.core.protocols import Task, Transaction
+from holdfast.core.records import OPEN_STATES, Move, Release, ReleaseState, Run
+from holdfast.core.spec import ReleasePlan
+from holdfast.errors import Conflict, NotFound
+from holdfast.flow import registry
+from holdfast.stats import sequential
+
+Score = Callable[[str, pl.DataFrame], "np.ndarray[tuple[int], np.dtype[np.float64]]"]
+"""Outputs (n,) of a version, by id, on rows that carry the inputs."""
+
+
+def open_release(tx: Transaction, system: str) -> Release | None:
+    """The release that is under way, if any: there is at most one."""
+    releases = tx.find(Release, system, state=OPEN_STATES)
+    return releases[-1] if releases else None
+
+
+def attempt(tx: Transaction, run: Run, *, cause: str, now: datetime) -> Release:
+    """Begin a release of what a run produced. Raises Conflict while another one is under way."""
+    under_way = open_release(tx, run.system)
+    if under_way is not None:
+        raise Conflict(f"{under_way.id} is still in {under_way.state}; wait for it, or roll it back first")
+    release = Release(
+        system=run.system,
+        id=tx.next_id(Release, run.system, "rel-"),
+        run=run.id,
+        against=registry.current_route(tx, run.system).live,
+        at=now,
+        cause=cause,
+        history=(Move(at=now, to="candidate", why=cause),),
+    )
+    tx.put(release)
+    return release
+
+
+def reject(tx: Transaction, release: Release, verdicts: Sequence[Verdict], why: str, now: datetime) -> Release:
+    """A gate refused the candidate."""
+    return _move(tx, replace(release, evidence=tuple(verdicts)), "rejected", why, now)
+
+
+def enter(
+    tx: Transaction, release: Release, version: str, verdicts: Sequence[Verdict], plan: ReleasePlan, now: datetime
+) -> Release:
+    """All gates passed: take the first step, or go live at once when there is nothing to compare with."""
+    release = replace(release, version=version, evidence=tuple(verdicts))
+    release = _move(tx, release, "gated", "all gates passed", now)
+    if not release.against:
+        return _promote(tx, release, "first release: nothing is live to compare with", now)
+    return _take_step(tx, release, 0, plan, "gates passed", now)
+
+
+def fold(release: Release, block: Block, task: Task, plan: ReleasePlan, score: Score, output: str) -> Release:
+    """Fold one mature day into the comparison: both versions score every recorded, labelled row of it.
+
+    The paired difference of each row is bounded by the two answers before its label is known, so the bets of a day
+    are chosen from its inputs alone (Choe and Ramdas 2024; Waudby-Smith and Ramdas 2024).
+    """
+    rows = block.rows()
+    labelled = rows.filter(pl.col("label").is_not_null()) if rows.height else rows
+    past = replace(
+        release.comparison, through=block.end, unlabelled=release.comparison.unlabelled + rows.height - labelled.height
+    )
+    if labelled.is_empty():
+        return replace(release, comparison=past)
+    y = labelled["label"].to_numpy()
+    live, candidate = (
+        _outputs(labelled, release.against, score, output),
+        _outputs(labelled, release.version, score, output),
+    )
+    loss = plan.decide.loss
+    difference = float((task.loss(loss, y, candidate) - task.loss(loss, y, live)).mean())
+    low, high = (float(bound.mean()) for bound in task.loss_bounds(loss, candidate, live))
+    comparison = replace(
+        past,
+        blocks=past.blocks + 1,
+        rows=past.rows + labelled.height,
+        mean=past.mean + (difference - past.mean) / (past.blocks + 1),
+        log_wealth_not_worse=sequential.fold_paired(
+            past.log_wealth_not_worse, difference, low, high, plan.decide.margin, direction="below"
+        ),
+        log_wealth_worse=sequential.fold_paired(past.log_wealth_worse, difference, low, high, 0.0, direction="above"),
+    )
+    return replace(release, comparison=comparison)
+
+
+def step(tx: Transaction, release: Release, plan: ReleasePlan, now: datetime) -> Release:
+    """Move a release on, back, or not at all, on the evidence folded so far. Stores it either way."""
+    alpha = 1 - plan.decide.confidence
+    stage = plan.steps[release.step]
+    if _wealth(release.comparison.log_wealth_worse) >= 1 / alpha:
+        return roll_back(tx, release, f"worse than version {release.against}: {evidence_text(release, plan)}", now)
+    waited = release.step_since is not None and now - release.step_since >= stage.least
+    last_before_live = plan.steps[release.step + 1].stage == "live"
+    if waited and not last_before_live:
+        return _take_step(tx, release, release.step + 1, plan, f"no evidence against it in {stage.stage}", now)
+    if waited and _wealth(release.comparison.log_wealth_not_worse) >= 1 / alpha:
+        return _promote(tx, release, f"not worse than version {release.against}: {evidence_text(release, plan)}", now)
+    if now - release.at >= plan.decide.within:
+        why = f"undecided after {plan.decide.within.days} days, so version {release.against} stays: "
+        return _close(tx, release, "expired", why + evidence_text(release, plan), now)
+    tx.put(release)
+    return release
+
+
+def roll_back(tx: Transaction, release: Release, why: str, now: datetime, by: str = "holdfast") -> Release:
+    """Take an open release back: its version answers nothing any more."""
+    return _close(tx, release, "rolled_back", why, now, by)
+
+
+def roll_back_live(tx: Transaction, system: str, why: str, now: datetime, by: str = "holdfast") -> str:
+    """Make the version that was live before live again; returns its id. Raises NotFound when there was none."""
+    before = registry.previous_live(tx, system)
+    if not before:
+        raise NotFound("earlier live version to roll back to", registry.current_route(tx, system).live or "none")
+    bad = registry.current_route(tx, system).live
+    registry.move(tx, system, bad, "rolled_back", why, now, by)
+    registry.move(tx, system, before, "live", f"back from version {bad}: {why}", now, by)
+    for release in tx.find(Release, system, state=("live",)):
+        tx.put(
+            replace(
+                release,
+                state="rolled_back",
+                why=why,
+                history=(*release.history, Move(at=now, to="rolled_back", why=why, by=by)),
+            )
+        )
+    registry.reroute(tx, system, now, live=before, canary="", canary_share=0.0, shadow="", release="")
+    return before
+
+
+def evidence_text(release: Release, plan: ReleasePlan) -> str:
+    """The comparison in one line."""
+    c = release.comparison
+    return (
+        f"{plan.decide.loss} {c.mean:+.4f} a day over {c.blocks} days and {c.rows:,} labelled rows "
+        f"({c.unlabelled:,} without label), margin {plan.decide.margin:g}, evidence not worse "
+        f"{_wealth(c.log_wealth_not_worse):.1f}, worse {_wealth(c.log_wealth_worse):.1f}, "
+        f"needed {1 / (1 - plan.decide.confidence):.0f}"
+    )
+
+
+def _wealth(log_wealths: tuple[float, ...]) -> float:
+    return math.exp(min(sequential.log_mixture(log_wealths), 700.0)) if log_wealths else 1.0
+
+
+def _outputs(
+    rows: pl.DataFrame, version: str, score: Score, output: str
+) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
+    """A version's outputs: as recorded where it was the one that answered, else scored from the recorded inputs."""
+    answered = (rows["version"] == version).to_numpy()
+    if answered.all():
+        return rows[output].to_numpy()
+    outputs = np.where(answered, rows[output].to_numpy(), 0.0)
+    outputs[~answered] = score(version, rows.filter(pl.Series(~answered)))
+    return outputs
+
+
+def _take_step(tx: Transaction, release: Release, step: int, plan: ReleasePlan, why: str, now: datetime) -> Release:
+    stage = plan.steps[step]
+    if stage.stage == "live":
+        return _promote(tx, release, why, now)
+    release = _move(tx, replace(release, step=step, step_since=now), stage.stage, why, now)
+    is_canary = stage.stage == "canary"
+    registry.reroute(
+        tx,
+        release.system,
+        now,
+        canary=release.version if is_canary else "",
+        canary_share=stage.share if is_canary else 0.0,
+        shadow="" if is_canary else release.version,
+        release=release.id,
+    )
+    return release
+
+
+def _promote(tx: Transaction, release: Release, why: str, now: datetime) -> Release:
+    if release.against:
+        registry.move(tx, release.system, release.against, "retired", f"replaced by version {release.version}", now)
+        for old in tx.find(Release, release.system, state=("live",)):
+            tx.put(replace(old, state="retired", history=(*old.history, Move(at=now, to="retired", why=why))))
+    release = _move(tx, release, "live", why, now)
+    registry.reroute(tx, release.system, now, live=release.version, canary="", canary_share=0.0, shadow="", release="")
+    return release
+
+
+def _close(
+    tx: Transaction, release: Release, to: ReleaseState, why: str, now: datetime, by: str = "holdfast"
+) -> Release:
+    registry.reroute(tx, release.system, now, canary="", canary_share=0.0, shadow="", release="")
+    return _move(tx, release, to, why, now, by)
+
+
+def _move(
+    tx: Transaction, release: Release, to: ReleaseState, why: str, now: datetime, by: str = "holdfast"
+) -> Release:
+    release = replace(release, state=to, why=why, history=(*release.history, Move(at=now, to=to, why=why, by=by)))
+    tx.put(release)
+    if release.version:
+        registry.move(tx, release.system, release.version, to, why, now, by)
+    tx.audit(
+        at=now,
+        actor=by,
+        action=f"release {to}",
+        system=release.system,
+        subject=release.id,
+        detail={"version": release.version, "why": why},
+    )
+    return release

@@ -1,0 +1,120 @@
+"""Loaded versions, ready to answer: made from routes, beside the ones in force, before anything is switched."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+
+import msgspec
+
+from holdfast.core.model import Model
+from holdfast.core.routes import RoutedSystem, RoutedVersion, Routes, ServingStage
+from holdfast.core.signature import Signature
+from holdfast.errors import HoldfastError, NotFound, StateError
+from holdfast.serve.recording import Answerer
+
+log = logging.getLogger(__name__)
+
+LoadModel = Callable[[RoutedVersion], Model]
+"""Verifies and loads a version's artifact. Raises ArtifactError when it cannot be used."""
+
+
+class Lane(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """One loaded version of one system in one stage."""
+
+    by: Answerer
+    model: Model
+    artifact: str
+    names: frozenset[str]
+    """Input columns of its signature."""
+
+    @property
+    def signature(self) -> Signature:
+        """What the version takes."""
+        return self.by.signature
+
+
+class Lanes(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """How one system answers: its route and the versions behind it."""
+
+    name: str
+    routed: RoutedSystem
+    live: Lane | None = None
+    canary: Lane | None = None
+    held: str = ""
+    """Why newer routes of this system are not in force; empty when they are."""
+
+    def lane(self, version: str = "") -> Lane:
+        """The lane of a version, or the live one.
+
+        Raises NotFound for a version that answers no requests, StateError where none is live.
+        """
+        if version:
+            known = {lane.by.version: lane for lane in self.all()}
+            if version not in known:
+                what = f"version of '{self.name}' that answers requests called"
+                raise NotFound(what, version, known)
+            return known[version]
+        if self.live is None:
+            because = f" ({self.held})" if self.held else ""
+            raise StateError(f"no version of '{self.name}' is live{because}; release one, then ask again")
+        return self.live
+
+    def all(self) -> Iterator[Lane]:
+        """The lanes there are, live first."""
+        yield from (lane for lane in (self.live, self.canary) if lane is not None)
+
+
+class Prepared(msgspec.Struct, frozen=True, kw_only=True):
+    """Routes with the lanes of every system."""
+
+    routes: Routes = Routes()
+    systems: Mapping[str, Lanes] = {}
+
+    @property
+    def held(self) -> dict[str, str]:
+        """Systems that still follow older routes, and why."""
+        return {name: lanes.held for name, lanes in self.systems.items() if lanes.held}
+
+
+def prepare(routes: Routes, in_force: Prepared, load: LoadModel) -> Prepared:
+    """Lanes for new routes; what is loaded already is taken over by artifact hash.
+
+    A system of which a version cannot be loaded keeps the lanes that it had, whatever becomes of the others.
+    """
+    systems: dict[str, Lanes] = {}
+    for name, routed in routes.systems.items():
+        old = in_force.systems.get(name)
+        try:
+            systems[name] = _lanes(name, routed, old, load)
+        except Exception as error:  # loading runs foreign code
+            if not isinstance(error, HoldfastError):
+                log.exception("a version of '%s' could not be loaded", name)
+            why = f"{type(error).__name__}: {error}"
+            systems[name] = msgspec.structs.replace(old or Lanes(name=name, routed=routed), held=why)
+    return Prepared(routes=routes, systems=systems)
+
+
+def _lanes(name: str, routed: RoutedSystem, old: Lanes | None, load: LoadModel) -> Lanes:
+    loaded = {lane.artifact: lane.model for lane in old.all()} if old else {}
+
+    def lane(stage: ServingStage, version: RoutedVersion | None) -> Lane | None:
+        if version is None:
+            return None
+        model = loaded.get(version.artifact)
+        if model is None:
+            model = loaded[version.artifact] = load(version)
+        return _lane(name, routed, stage, version, model)
+
+    return Lanes(name=name, routed=routed, live=lane("live", routed.live), canary=lane("canary", routed.canary))
+
+
+def _lane(name: str, routed: RoutedSystem, stage: ServingStage, version: RoutedVersion, model: Model) -> Lane:
+    by = Answerer(
+        system=name,
+        version=version.version,
+        stage=stage,
+        release=routed.release,
+        signature=model.signature,
+        signature_hash=model.signature.hash(),
+    )
+    names = frozenset(column.name for column in model.signature.columns)
+    return Lane(by=by, model=model, artifact=version.artifact, names=names)

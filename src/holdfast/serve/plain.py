@@ -1,0 +1,116 @@
+"""Plain JSON for people: rows as objects in, predictions as objects out; and labels."""
+
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from holdfast.core.clock import Clock
+from holdfast.errors import InvalidInput
+from holdfast.serve.protocol import AwareTime
+from holdfast.serve.recording import Recorder
+from holdfast.serve.requests import PredictAnswer, PredictRequest, microseconds
+
+
+class PlainRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Several rows, with what may be known about each. A body without `rows` is one row by itself."""
+
+    rows: list[dict[str, Any]]
+    id: str = ""
+    version: str = ""
+    keys: list[Any] | None = None
+    units: list[Any] | None = None
+    event_at: list[AwareTime | None] | None = None
+    features_known_at: list[AwareTime | None] | None = None
+
+
+class PlainLabel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The truth for one key. `known_at` is when it became known, now by default; a higher `revision` corrects."""
+
+    key: str | int
+    label: bool | float
+    known_at: AwareTime | None = None
+    source: str = ""
+    revision: int = 0
+
+
+class PlainLabels(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Body of a label delivery."""
+
+    labels: list[PlainLabel]
+
+
+_decode_any = msgspec.json.Decoder().decode
+_decode_labels = msgspec.json.Decoder(PlainLabels).decode
+
+
+def read_predict(body: bytes, *, request_id: str) -> PredictRequest:
+    """A plain request. `request_id` counts where the body has no id.
+
+    Raises msgspec.DecodeError for malformed JSON or fields of the wrong type, InvalidInput for what is no object.
+    """
+    decoded = _decode_any(body)
+    if not isinstance(decoded, dict):
+        raise InvalidInput(
+            f"the body is {type(decoded).__name__}, not an object", expected='{"rows": [{...}, ...]} or one row {...}'
+        )
+    if "rows" not in decoded:
+        return PredictRequest(request_id=request_id, rows=[decoded])
+    plain = msgspec.convert(decoded, PlainRequest)
+    return PredictRequest(
+        request_id=plain.id or request_id,
+        rows=plain.rows,
+        version=plain.version,
+        keys=plain.keys,
+        units=plain.units,
+        event_at=plain.event_at,
+        features_known_at=plain.features_known_at,
+    )
+
+
+def predict_answer(answer: PredictAnswer) -> dict[str, Any]:
+    """An answer as plain JSON values: one object per row; an output that is not finite is null."""
+    rows = zip(answer.outputs.tolist(), answer.versions, answer.stages, answer.outside.tolist(), strict=True)
+    return {
+        "request_id": answer.request_id,
+        "predictions": [
+            {
+                answer.output: output,
+                "prediction_id": f"{answer.request_id}:{i}",
+                "version": version,
+                "stage": stage,
+                "outside": outside,
+            }
+            for i, (output, version, stage, outside) in enumerate(rows)
+        ],
+    }
+
+
+def take_labels(body: bytes, system: str, output: str, recorder: Recorder, clock: Clock) -> dict[str, Any]:
+    """Record a delivery of labels and say under which ids.
+
+    Raises msgspec.DecodeError or InvalidInput for what is no such body, StateError when it cannot be recorded.
+    """
+    labels = _decode_labels(body).labels
+    if not labels:
+        raise InvalidInput("the delivery has no labels", expected="at least one label")
+    now = microseconds(clock.now())
+    known_at = [now if label.known_at is None else microseconds(label.known_at) for label in labels]
+    by_source: dict[str, list[int]] = {}
+    for i, label in enumerate(labels):
+        by_source.setdefault(label.source, []).append(i)
+    ids = [""] * len(labels)
+    for source, places in by_source.items():
+        recorded = recorder.record_labels(
+            system,
+            output=output,
+            keys=[str(labels[i].key) for i in places],
+            values=np.array([labels[i].label for i in places], dtype=np.float64),
+            known_at=np.array([known_at[i] for i in places], dtype=np.int64),
+            ingested_at=np.full(len(places), now, dtype=np.int64),
+            source=source,
+            revisions=np.array([labels[i].revision for i in places], dtype=np.int64),
+        )
+        for i, id in zip(places, recorded, strict=True):
+            ids[i] = id
+    return {"recorded": len(ids), "label_ids": ids}

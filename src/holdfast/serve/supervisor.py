@@ -1,0 +1,279 @@
+"""Keeps processes alive: holds the listening socket, starts children, replaces the dead and the hung, stops all.
+
+Stateless: it knows no catalog and no model, so there is next to nothing in it that could fail.
+"""
+
+import ctypes
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from threading import Event
+from types import FrameType
+from typing import Literal
+
+import msgspec
+
+from holdfast.core.clock import stopwatch_s
+from holdfast.errors import StateError
+from holdfast.serve.heartbeat import read_heartbeat
+
+log = logging.getLogger(__name__)
+
+_PR_SET_PDEATHSIG = 1
+
+
+class ChildSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """A process to keep alive. Without a heartbeat file it is only replaced when it is dead."""
+
+    name: str
+    argv: tuple[str, ...]
+    heartbeat: Path | None = None
+    env: Mapping[str, str] = {}
+    """Added to the supervisor's own environment."""
+
+
+class Patience(msgspec.Struct, frozen=True, kw_only=True):
+    """When a child counts as hung, and how often it may die."""
+
+    hung_after_s: float = 2.0
+    """Age of a heartbeat at which its process is killed and replaced."""
+    first_beat_s: float = 30.0
+    """How long a started child may take to its first heartbeat."""
+    fast_s: float = 2.0
+    """A child that lives shorter than this died fast."""
+    fast_deaths: int = 3
+    """So many fast deaths in a row are replaced at once; each further one waits twice as long as the last."""
+    first_wait_s: float = 0.25
+    longest_wait_s: float = 10.0
+
+    def wait_s(self, fast_deaths: int) -> float:
+        """How long to wait before the next start, after this many fast deaths in a row."""
+        over = fast_deaths - self.fast_deaths
+        return 0.0 if over <= 0 else min(self.longest_wait_s, self.first_wait_s * 2.0 ** min(over - 1, 30))
+
+
+class ChildState(msgspec.Struct, frozen=True, kw_only=True):
+    """How a child stands; times are seconds on the stopwatch."""
+
+    is_alive: bool = False
+    started_s: float = 0.0
+    beat_s: float | None = None
+    """When its heartbeat was last seen to change; None before the first."""
+    ended_s: float | None = None
+    """When it was seen dead; None while it lives or before its first start."""
+    fast_deaths: int = 0
+
+
+Step = Literal["leave", "start", "kill"]
+
+
+def decide(state: ChildState, has_heartbeat: bool, now_s: float, patience: Patience) -> Step:
+    """What to do about a child."""
+    if not state.is_alive:
+        since = now_s - (state.ended_s if state.ended_s is not None else now_s)
+        return "start" if since >= patience.wait_s(state.fast_deaths) else "leave"
+    if not has_heartbeat:
+        return "leave"
+    if state.beat_s is None:
+        return "kill" if now_s - state.started_s > patience.first_beat_s else "leave"
+    return "kill" if now_s - state.beat_s > patience.hung_after_s else "leave"
+
+
+def after_death(state: ChildState, now_s: float, patience: Patience) -> ChildState:
+    """How a child stands once it was seen dead."""
+    is_fast = now_s - state.started_s < patience.fast_s
+    return ChildState(started_s=state.started_s, ended_s=now_s, fast_deaths=state.fast_deaths + 1 if is_fast else 0)
+
+
+def listen(host: str = "127.0.0.1", port: int = 0, backlog: int = 2048) -> socket.socket:
+    """A listening socket for workers to inherit. Port 0 takes a free one. Raises StateError when it is taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        # A restart must not wait for the connections of the last run to time out.
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen(backlog)
+    except OSError as error:
+        listening.close()
+        raise StateError(f"cannot listen on {host}:{port}: {error}; free the port or choose another one") from error
+    return listening
+
+
+class _Child:
+    def __init__(self, spec: ChildSpec) -> None:
+        self.spec = spec
+        self.state = ChildState()
+        self.process: subprocess.Popen[bytes] | None = None
+        self.stamp: tuple[int, int] | None = None
+
+
+class Supervisor:
+    """Keeps `children` alive; each inherits the `sockets` under the same descriptor numbers.
+
+    The sockets stay open here while workers come and go, so connections that wait in their queue are not lost.
+    """
+
+    def __init__(
+        self,
+        children: Iterable[ChildSpec],
+        sockets: Sequence[socket.socket] = (),
+        *,
+        patience: Patience | None = None,
+        look_s: float = 0.02,
+        stop_s: float = 8.0,
+    ) -> None:
+        self._children = [_Child(spec) for spec in children]
+        self._sockets = sockets
+        self._patience = patience or Patience()
+        self._look_s = look_s
+        self._stop_s = stop_s
+        self._stopping = Event()
+
+    def run(self, on_started: Callable[[], None] = lambda: None) -> None:
+        """Keep the children alive until SIGTERM, SIGINT or `stop`; then end them all. Call it in the main thread."""
+
+        def on_signal(number: int, frame: FrameType | None) -> None:
+            self.stop()
+
+        before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            self.look()
+            on_started()
+            while not self._stopping.wait(self._look_s):
+                self.look()
+        finally:
+            self.end()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def stop(self) -> None:
+        """Make `run` end. Safe from any thread and from signal handlers."""
+        self._stopping.set()
+
+    def pids(self) -> dict[str, int]:
+        """Process ids of the children that live, by name."""
+        return {c.spec.name: c.process.pid for c in self._children if c.process and c.state.is_alive}
+
+    def look(self) -> None:
+        """One look at every child: replace what is dead, kill what is hung."""
+        for child in self._children:
+            now_s = stopwatch_s()
+            self._observe(child, now_s)
+            match decide(child.state, child.spec.heartbeat is not None, now_s, self._patience):
+                case "start":
+                    self._start(child)
+                case "kill":
+                    log.error("%s has not answered for too long; it is killed and replaced", child.spec.name)
+                    self._kill(child)
+                    self._observe(child, stopwatch_s())
+                    self._start(child)
+
+    def _observe(self, child: _Child, now_s: float) -> None:
+        if child.process is None or not child.state.is_alive:
+            return
+        if child.process.poll() is not None:
+            log.warning("%s ended with code %s", child.spec.name, child.process.returncode)
+            child.state = after_death(child.state, now_s, self._patience)
+            return
+        stamp = _stamp(child.spec.heartbeat)
+        if stamp is not None and stamp != child.stamp:
+            child.stamp = stamp
+            child.state = msgspec.structs.replace(child.state, beat_s=now_s)
+
+    def _start(self, child: _Child) -> None:
+        if child.spec.heartbeat is not None:
+            # What the last process acknowledged says nothing about this one.
+            child.spec.heartbeat.unlink(missing_ok=True)
+        child.stamp = None
+        now_s = stopwatch_s()
+        parent = os.getpid()
+        try:
+            child.process = subprocess.Popen(  # noqa: S603 - the caller's own programs
+                child.spec.argv,
+                env={**os.environ, **child.spec.env},
+                pass_fds=tuple(each.fileno() for each in self._sockets),
+                stdin=subprocess.DEVNULL,
+                # A Ctrl+C is for the supervisor, which ends its children in order.
+                start_new_session=True,
+                preexec_fn=_die_with(parent) if sys.platform == "linux" else None,
+            )
+        except OSError as error:
+            log.error("%s could not be started: %s", child.spec.name, error)
+            child.state = after_death(msgspec.structs.replace(child.state, started_s=now_s), now_s, self._patience)
+            return
+        child.state = ChildState(is_alive=True, started_s=now_s, fast_deaths=child.state.fast_deaths)
+
+    def _kill(self, child: _Child) -> None:
+        if child.process is not None:
+            child.process.kill()
+            child.process.wait()
+
+    def end(self) -> None:
+        """End every child: SIGTERM, then after `stop_s` SIGKILL. Closes the sockets."""
+        for each in self._sockets:
+            each.close()
+        living = [child for child in self._children if child.process is not None and child.process.poll() is None]
+        for child in living:
+            assert child.process is not None
+            child.process.terminate()
+        deadline_s = stopwatch_s() + self._stop_s
+        for child in living:
+            assert child.process is not None
+            try:
+                child.process.wait(max(0.0, deadline_s - stopwatch_s()))
+            except subprocess.TimeoutExpired:
+                log.error("%s did not stop in %s s; it is killed", child.spec.name, self._stop_s)
+                self._kill(child)
+        for child in self._children:
+            child.state = msgspec.structs.replace(child.state, is_alive=False)
+
+
+def await_generation(
+    run_dir: Path, generation: int, workers: Sequence[str], deadline_s: float, system: str = ""
+) -> list[str]:
+    """Wait until every worker serves this generation or a later one; returns those that do not by the deadline.
+
+    A worker that could not load a version of `system` (of any, by default) has not acknowledged.
+    """
+    end_s = stopwatch_s() + deadline_s
+    while True:
+        missing = [name for name in workers if not _follows(run_dir, name, generation, system)]
+        if not missing or stopwatch_s() >= end_s:
+            return missing
+        time.sleep(0.01)
+
+
+def _follows(run_dir: Path, name: str, generation: int, system: str) -> bool:
+    beat = read_heartbeat(run_dir, name)
+    if beat is None or beat.generation < generation:
+        return False
+    return system not in beat.held if system else not beat.held
+
+
+def _die_with(parent: int) -> Callable[[], None]:
+    """What a child runs before it becomes its program: the kernel ends it when the supervisor dies."""
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+
+    def arrange() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before that took effect
+            os._exit(1)
+
+    return arrange
+
+
+def _stamp(path: Path | None) -> tuple[int, int] | None:
+    if path is None:
+        return None
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_ino

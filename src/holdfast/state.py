@@ -1,0 +1,157 @@
+"""Where the state of one or more systems lives: the ports, opened, and the files beside them."""
+
+import fcntl
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+from holdfast.core import kinds, routes
+from holdfast.core.model import Model
+from holdfast.core.protocols import Blobs, Catalog, Lake, Transaction
+from holdfast.core.records import Route, SystemFile, Token, Version
+from holdfast.core.routes import RoutedSystem, RoutedVersion, Routes, TokenHash
+from holdfast.core.spec import SystemSpec
+from holdfast.core.specfile import parse_spec
+from holdfast.errors import AlreadyRunning, NotFound
+from holdfast.flow.registry import current_route
+from holdfast.security import artifacts
+
+
+class State:
+    """The ports of one state directory. Several systems share it; every key begins with a system's name."""
+
+    def __init__(self, directory: Path, catalog: Catalog, lake: Lake, blobs: Blobs) -> None:
+        self.directory = directory
+        self.catalog = catalog
+        self.lake = lake
+        self.blobs = blobs
+        self._models: dict[str, Model] = {}
+
+    @property
+    def routes_path(self) -> Path:
+        """The file that workers follow."""
+        return self.directory / "routes.json"
+
+    @property
+    def run_directory(self) -> Path:
+        """Where running processes leave their signs of life."""
+        return self.directory / "run"
+
+    @property
+    def keys_directory(self) -> Path:
+        """Where the local key pair lies that artifacts are signed with."""
+        return self.directory / "keys"
+
+    def hold(self) -> IO[str]:
+        """Be the only `up` on this state for as long as the returned file is open. Raises AlreadyRunning."""
+        self.run_directory.mkdir(parents=True, exist_ok=True)
+        lock = (self.run_directory / "up.lock").open("a+")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            owner = lock.read().strip() or "unknown"
+            lock.close()
+            raise AlreadyRunning(
+                f"{self.directory} is in use by process {owner}; stop it first, or give this one its own --state"
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        return lock
+
+    def unpacked(self, version: Version) -> RoutedVersion:
+        """The artifact of a version on disk, with its bundle beside it."""
+        directory = self.directory / "models" / version.artifact
+        bundle = directory.with_suffix(f".{version.bundle[:16]}.sig")
+        if not directory.exists():
+            artifacts.unpack(self.blobs.get(version.artifact), directory)
+        if not bundle.exists():
+            _write_atomically(bundle, self.blobs.get(version.bundle))
+        return RoutedVersion(
+            version=version.id, artifact=version.artifact, directory=str(directory), bundle=str(bundle)
+        )
+
+    def model(self, version: Version) -> Model:
+        """A version's model, verified when it is loaded. Raises Tampered."""
+        if version.artifact not in self._models:
+            self._models[version.artifact] = self.load_model(self.unpacked(version))
+        return self._models[version.artifact]
+
+    def load_model(self, routed: RoutedVersion) -> Model:
+        """Verify and load an unpacked artifact."""
+        bundle = Path(routed.bundle).read_bytes()
+        return artifacts.load_model(Path(routed.directory), bundle, self.keys_directory / "public.pem")
+
+    def routes(self, tx: Transaction) -> Routes:
+        """The routes of all systems, as the catalog has them."""
+        generation, systems = 0, {}
+        for file in tx.find(SystemFile):
+            route = current_route(tx, file.system)
+            generation += route.generation
+            systems[file.system] = self._routed(tx, parse_spec(file.text, file=file.path), route)
+        tokens = tx.find(Token, "*")
+        generation += sum(2 if token.state == "revoked" else 1 for token in tokens)
+        active = tuple(TokenHash(sha256=t.sha256, role=t.role, name=t.name) for t in tokens if t.state == "active")
+        return Routes(generation=generation, systems=systems, tokens=active)
+
+    def publish_routes(self) -> int:
+        """Write the routes file if the catalog has moved on; returns the generation in force."""
+        with self.catalog.read() as tx:
+            wanted = self.routes(tx)
+        data = routes.encode(wanted)
+        if not self.routes_path.exists() or self.routes_path.read_bytes() != data:
+            _write_atomically(self.routes_path, data)
+        return wanted.generation
+
+    def _routed(self, tx: Transaction, spec: SystemSpec, route: Route) -> RoutedSystem:
+        def version(id: str) -> RoutedVersion | None:
+            found = tx.get(Version, spec.system, id) if id else None
+            return None if found is None else self.unpacked(found)
+
+        task = kinds.load("tasks", spec.model.task)()
+        return RoutedSystem(
+            task=spec.model.task,
+            output=task.output,
+            live=version(route.live),
+            canary=version(route.canary),
+            canary_share=route.canary_share,
+            serve=spec.serve,
+            key=spec.data.key,
+            unit=spec.data.unit or "",
+            release=route.release,
+        )
+
+
+def open_state(directory: Path, *, durability: str = "process") -> State:
+    """The state in a directory: SQLite, files, content-addressed blobs. Made when it is not there."""
+    directory = directory.resolve()
+    directory.mkdir(parents=True, exist_ok=True)
+    catalog = kinds.load("engines", "catalog+sqlite")(directory / "catalog.db")
+    lake = kinds.load("engines", "lake+files")(directory / "lake", catalog.manifest, durability=durability)
+    return State(directory, catalog, lake, kinds.load("engines", "blobs+files")(directory / "blobs"))
+
+
+def memory_state(directory: Path) -> State:
+    """State in memory, for backtests and tests; `directory` only holds keys and unpacked models."""
+    load: Callable[[str], type] = lambda name: kinds.load("engines", name)  # noqa: E731
+    return State(directory, load("catalog+memory")(), load("lake+memory")(), load("blobs+memory")())
+
+
+def system_file(tx: Transaction, system: str) -> SystemFile:
+    """The system file in force. Raises NotFound naming the systems of this state."""
+    file = tx.get(SystemFile, system, "file")
+    if file is None:
+        raise NotFound("system", system, [f.system for f in tx.find(SystemFile)])
+    return file
+
+
+def _write_atomically(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

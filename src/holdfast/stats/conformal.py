@@ -1,0 +1,123 @@
+"""Limits from a system's own history: how unusual is a window among disjoint windows like it?
+
+Valid when history and the new window are exchangeable, which disjoint blocks nearly are and overlapping ones
+are not: thirty weekly windows that each share six days with the next are about five windows.
+"""
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+
+
+def p_value(score: float, history: FloatArray) -> float:
+    """Conformal p-value: (1 + number of history scores at or above `score`) / (n + 1). In (0, 1].
+
+    `history` (n,) holds scores of disjoint windows, higher is worse; NaN in it (windows that could not be
+    measured) does not count. No history gives 1. Under exchangeability P(p <= a) <= a for every a.
+    Raises ValueError for a NaN score: what was not measured has no p-value.
+    Sources: Vovk, Gammerman, Shafer (2005); for blocks Chernozhukov, Wüthrich, Zhu (2018).
+
+    >>> p_value(3.0, np.array([1.0, 2.0, 3.0, 4.0]))
+    0.6
+    """
+    if math.isnan(score):
+        raise ValueError("a score that is NaN was not measured: its verdict is unknown, not a p-value")
+    known = history[~np.isnan(history)]
+    return (1 + int(np.count_nonzero(known >= score))) / (known.size + 1)
+
+
+def standardised(windows: FloatArray) -> FloatArray:
+    """Each column of `windows` (n, columns) as robust distances from its median. Shape (n, columns).
+
+    The scale is 1.4826 times the median absolute deviation, or where that is 0 the mean absolute deviation;
+    a column that never moves is 0 everywhere. NaN (not measured) stays NaN. Median and scale are taken over
+    all rows alike, so exchangeable rows stay exchangeable: append the window under test as one of the rows.
+
+    >>> standardised(np.array([[1.0], [2.0], [3.0], [9.0]]))[:, 0].round(2).tolist()
+    [-1.01, -0.34, 0.34, 4.38]
+    """
+    known = ~np.isnan(windows)
+    standard = np.full(windows.shape, np.nan)
+    for column in range(windows.shape[1]):
+        values = windows[known[:, column], column]
+        if not values.size:
+            continue
+        apart = np.abs(values - np.median(values))
+        scale = 1.4826 * float(np.median(apart)) or float(np.mean(apart))
+        standard[known[:, column], column] = (values - np.median(values)) / scale if scale > 0 else 0.0
+    return standard
+
+
+def joint_scores(windows: FloatArray) -> FloatArray:
+    """One score per window from all its columns: the largest standardised one. (n, columns) -> (n,).
+
+    Judging columns by their maximum calibrates all of a monitor's columns together: one p-value, one alarm,
+    however many columns there are and however they depend on each other. Put the window under test in as a
+    row of its own (`joint_p_value` does); a row with nothing measured is NaN.
+
+    >>> joint_scores(np.array([[1.0, 5.0], [2.0, 5.0], [3.0, 5.0], [2.0, 9.0]])).round(2).tolist()
+    [0.0, 0.0, 1.35, 4.0]
+    """
+    standard = standardised(windows)
+    known = ~np.isnan(standard)
+    highest = np.where(known, standard, -np.inf).max(axis=1, initial=-np.inf)
+    return np.where(known.any(axis=1), highest, np.nan)
+
+
+def joint_p_value(current: FloatArray, history: FloatArray) -> float:
+    """Conformal p-value of one window (columns,) among disjoint windows of history (n, columns), columns joint.
+
+    Valid at every level because all n + 1 windows are standardised by the same rule. Raises ValueError when
+    nothing of the current window was measured. `standardised` of the same rows says which column stands out.
+
+    >>> joint_p_value(np.array([9.0]), np.array([[1.0], [2.0], [3.0], [2.0]]))
+    0.2
+    """
+    scores = joint_scores(np.vstack([history.reshape(-1, current.size), current]))
+    return p_value(float(scores[-1]), scores[:-1])
+
+
+def least_level(windows: int) -> float:
+    """The smallest level that `windows` disjoint windows of history can reach: 1 / (n + 1). In (0, 1].
+
+    >>> least_level(99)
+    0.01
+    """
+    return 1 / (windows + 1)
+
+
+def windows_needed(level: float) -> int:
+    """How many disjoint windows of history a level in (0, 1] needs before it can be reached.
+
+    >>> windows_needed(1 / 150)
+    149
+    """
+    return max(0, math.ceil(1 / level - 1e-9) - 1)
+
+
+def level_within(budget: float, *, monitors: int, evaluations: float) -> float:
+    """The level for one monitor that keeps all of them within a budget of false alarms. In (0, 1].
+
+    `budget` is expected false alarms per month over all `monitors`, `evaluations` how often this one looks
+    per month. By linearity of expectation this holds under any dependence between monitors and looks.
+    Sources: Spjøtvoll (1972); Dandapanthula and Ramdas (2025).
+
+    >>> level_within(1.0, monitors=5, evaluations=30)
+    0.006666666666666667
+    """
+    return min(1.0, budget / (monitors * evaluations))
+
+
+def shortfall(windows: int, level: float) -> str:
+    """Why history is too short for a level, as a sentence; empty when it is long enough.
+
+    >>> shortfall(90, 1 / 150)
+    'history has 90 disjoint windows; level 0.0067 needs 149'
+    >>> shortfall(149, 1 / 150)
+    ''
+    """
+    needed = windows_needed(level)
+    return "" if windows >= needed else f"history has {windows} disjoint windows; level {level:.2g} needs {needed}"

@@ -1,0 +1,355 @@
+"""One system, put together: builds its parts from its file and runs its loop as `tick`."""
+
+import logging
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+import polars as pl
+from msgspec.structs import replace
+
+from holdfast.core import kinds
+from holdfast.core.blocks import mature_until
+from holdfast.core.clock import Clock
+from holdfast.core.protocols import Task, Transaction
+from holdfast.core.records import Incident, Job, Mark, Release, Run, Snapshot, SystemFile, Version
+from holdfast.core.spec import SystemSpec
+from holdfast.core.specdump import dump_spec
+from holdfast.core.specfile import spec_hash
+from holdfast.flow import datasets, gates, incidents, jobs, registry, releases, responses
+from holdfast.flow.monitors import Monitoring, Reference
+from holdfast.flow.predictions import LivePredictions
+from holdfast.flow.reference import make_reference, promised_losses, read_holdout
+from holdfast.serve.recording import Recorder
+from holdfast.state import State
+from holdfast.workshop import Prepare, Workshop, measured_latency_ms
+from holdfast.world import EPOCH, Feeds, microseconds, to_us
+
+log = logging.getLogger("holdfast")
+
+Tell = Callable[[str], None]
+
+
+class System:
+    """One system over a state, a clock and a world. `tick` does what is due; it may be killed at any point.
+
+    With `waits` a tick waits for the training it starts, so that a replayed clock stands still meanwhile; without, a
+    later tick picks the outcome up. `prepare` may change a training before it runs; `tell` sends a message to people.
+    """
+
+    def __init__(
+        self,
+        spec: SystemSpec,
+        state: State,
+        clock: Clock,
+        feeds: Feeds,
+        *,
+        waits: bool = False,
+        prepare: Prepare | None = None,
+        tell: Tell = log.warning,
+    ) -> None:
+        self.spec = spec
+        self.state = state
+        self.clock = clock
+        self.feeds = feeds
+        self._recorder = Recorder(state.lake.writer)
+        self.task: Task = kinds.load("tasks", spec.model.task)()
+        self.live = LivePredictions(spec, state.lake, self.task.output)
+        self._monitoring = Monitoring(spec, self.task, self.live)
+        self._workshop = Workshop(spec, state, clock, feeds, waits=waits, prepare=prepare)
+        self.tell = tell
+        self._references: dict[str, Reference] = {}
+
+    # The loop
+
+    def put_in_force(self, path: str = "", text: str = "") -> None:
+        """Store the system file, so that commands and workers know the system by its name."""
+        now = self.clock.now()
+        file = SystemFile(
+            system=self.spec.system,
+            id="file",
+            path=path or f"{self.spec.system}.yaml",
+            text=text or dump_spec(self.spec),
+            spec_hash=spec_hash(self.spec),
+            at=now,
+        )
+        with self.state.catalog.begin() as tx:
+            before = tx.get(SystemFile, self.spec.system, "file")
+            if before is None or before.spec_hash != file.spec_hash:
+                tx.put(file)
+                self._audit(tx, "system file put in force", file.path, {"spec_hash": file.spec_hash})
+
+    def tick(self) -> list[str]:
+        """Do what is due now, each piece in one transaction; returns what was done, for people to read."""
+        self._take_labels()
+        done = self._begin()
+        done += self._work()
+        done += self._advance_release()
+        done += self._monitor()
+        done += self._respond_by_clock()
+        return done
+
+    def close(self) -> None:
+        """Stop the work under way here; it is taken up again by whoever ticks next."""
+        self._workshop.close()
+
+    def submit_training(self, cause: str, *, by: str = "holdfast") -> Job:
+        """Ask for a training; the open one if there is one."""
+        now = self.clock.now()
+        with self.state.catalog.begin() as tx:
+            job = jobs.submit(tx, self.spec.system, "train", {"cause": cause}, now)
+            self._audit(tx, "training asked for", job.id, {"cause": cause}, by)
+        return job
+
+    def roll_back(self, why: str, *, by: str) -> str:
+        """Take the open release back, or else the live version; returns the version that is live now."""
+        with self.state.catalog.begin() as tx:
+            return _TickControls(self, tx, self.clock.now()).rollback(why, by=by)
+
+    def score(self, version_id: str, rows: pl.DataFrame) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
+        """Outputs (n,) of a version on rows that carry the inputs."""
+        with self.state.catalog.read() as tx:
+            version = registry.get_version(tx, self.spec.system, version_id)
+        return self.state.model(version).predict_frame(rows)
+
+    # Labels
+
+    def _take_labels(self) -> None:
+        """Record the labels that the label feed has brought since the last tick.
+
+        A feed may bring labels late, with a time long past; when more labels than expected are known up to the last
+        look, those that are not in the lake are found by comparing.
+        """
+        now = self.clock.now()
+        world = self.feeds.world(now)
+        with self.state.catalog.read() as tx:
+            mark = tx.get(Mark, self.spec.system, "labels") or Mark(system=self.spec.system, id="labels")
+        last = mark.last_at or EPOCH
+        fresh = world.labels_between(last, now)
+        if world.labels_known(last) != mark.memory.get("taken", 0):
+            known = self.live.labels(EPOCH, now)
+            fresh = pl.concat([world.labels_between(EPOCH, last).join(known, on="key", how="anti"), fresh])
+        if fresh.height:
+            self._record_labels(fresh, now)
+        if fresh.height or mark.last_at is None:
+            taken = world.labels_known(now)
+            with self.state.catalog.begin() as tx:
+                tx.put(replace(mark, last_at=now, memory={"taken": taken}))
+
+    def _record_labels(self, labelled: pl.DataFrame, now: datetime) -> None:
+        self._recorder.record_labels(
+            self.spec.system,
+            output=self.task.output,
+            keys=labelled["key"].to_list(),
+            values=labelled["label"].to_numpy(),
+            known_at=microseconds(labelled["label_known_at"]),
+            ingested_at=np.full(labelled.height, to_us(now), dtype=np.int64),
+            source=self.spec.data.label.feed,
+        )
+        self._recorder.close()
+
+    # Training
+
+    def _begin(self) -> list[str]:
+        """A system that never had a version begins with a training."""
+        now = self.clock.now()
+        with self.state.catalog.read() as tx:
+            has_begun = bool(tx.find(Job, self.spec.system, newest=1))
+        if has_begun:
+            return []
+        with self.state.catalog.begin() as tx:
+            job = jobs.submit(tx, self.spec.system, "train", {"cause": "first training"}, now)
+        return [f"first training submitted as {job.id}"]
+
+    def _work(self) -> list[str]:
+        """Claim a job, or look after the one under way; its outcome becomes a run and the start of a release."""
+        return self._workshop.work(self._candidate)
+
+    def _candidate(self, tx: Transaction, run: Run, cause: str) -> str:
+        """Begin the release of a finished run, unless another release is under way."""
+        under_way = releases.open_release(tx, self.spec.system)
+        if under_way is not None:
+            return f"{run.id} is kept, but not released: {under_way.id} is still in {under_way.state}"
+        release = releases.attempt(tx, run, cause=cause, now=self.clock.now())
+        return f"{run.id} became candidate {release.id}"
+
+    # Release
+
+    def _advance_release(self) -> list[str]:
+        with self.state.catalog.read() as tx:
+            release = releases.open_release(tx, self.spec.system)
+        if release is None:
+            return []
+        before = release.state
+        after = self._judge_candidate(release) if before in ("candidate", "gated") else self._compare(release)
+        return [f"{after.id} {after.state}: {after.why}"] if after.state != before else []
+
+    def _judge_candidate(self, release: Release) -> Release:
+        """Gates; what passes is signed, registered and takes its first step."""
+        now = self.clock.now()
+        with self.state.catalog.read() as tx:
+            run = tx.get(Run, self.spec.system, release.run)
+        assert run is not None
+        holdout = read_holdout(self.state.blobs.get(run.holdout_rows))
+        if release.against:
+            holdout = holdout.with_columns(pl.Series("live", self.score(release.against, holdout)))
+        model = self._workshop.candidate_model(run)
+        if any(gate.check == "latency" for gate in self.spec.gates):
+            holdout = holdout.with_columns(pl.Series("latency_ms", measured_latency_ms(model, holdout)))
+        facts = {"task": self.task, "signature": model.signature, "now": now}
+        window = gates.holdout_window(self.spec, self.task, holdout, facts)
+        verdicts = tuple(replace(v, at=now) for v in gates.judge(self.spec, self.task, window))
+        refused = gates.refusal(verdicts)
+        bundle, signer = ("", "") if refused else self._workshop.sign(run)
+        with self.state.catalog.begin() as tx:
+            if refused:
+                return releases.reject(tx, release, verdicts, refused, now)
+            version = registry.register(
+                tx,
+                run,
+                bundle=bundle,
+                signature_hash=model.signature.hash(),
+                signed_by=signer,
+                now=now,
+            )
+            return releases.enter(tx, release, version.id, verdicts, self.spec.release, now)
+
+    def _compare(self, release: Release) -> Release:
+        """Fold the days that became mature since the last look, then decide."""
+        now = self.clock.now()
+        day = self._first_day_to_fold(release)
+        newest = self.live.last_mature_day(now)
+        folded = release
+        while day <= newest:
+            block = self.live.labelled_block(day)
+            folded = releases.fold(folded, block, self.task, self.spec.release, self.score, self.task.output)
+            day += timedelta(days=1)
+        with self.state.catalog.begin() as tx:
+            return releases.step(tx, folded, self.spec.release, now)
+
+    def _first_day_to_fold(self, release: Release) -> Any:
+        """The first whole day after the release began: nothing that chose the candidate may judge it."""
+        through = release.comparison.through
+        if through is not None:
+            return self.live.day_of(through)
+        return self.live.day_of(release.at - timedelta(microseconds=1)) + timedelta(days=1)
+
+    # Watching
+
+    def _monitor(self) -> list[str]:
+        """Evaluate the monitors that are due; what they find becomes incidents, and those get responses."""
+        now = self.clock.now()
+        with self.state.catalog.read() as tx:
+            since = self._live_since(tx)
+            due = self._monitoring.due(tx, now, since) if since else []
+            live = registry.current_route(tx, self.spec.system).live
+        if not due:
+            return []
+        reference = self.reference(live)
+        done: list[str] = []
+        with self.state.catalog.begin() as tx:
+            facts = self._facts(tx, now)
+            controls = _TickControls(self, tx, now)
+            for monitor in due:
+                verdicts = self._monitoring.run(tx, monitor, reference, facts, now)
+                before = {i.id for i in tx.find(Incident, self.spec.system)}
+                touched = incidents.observe(tx, self.spec.system, monitor.check, verdicts, self.groups(), now)
+                done += [f"{i.id} opened: {i.cause}: {i.last.why}" for i in touched if i.id not in before]
+                done += responses.respond(tx, self.spec, touched, controls, now)
+        controls.send()
+        return done
+
+    def _respond_by_clock(self) -> list[str]:
+        now = self.clock.now()
+        with self.state.catalog.read() as tx:
+            since = self._live_since(tx)
+        if since is None or not any(response.every for response in self.spec.responses):
+            return []
+        with self.state.catalog.begin() as tx:
+            controls = _TickControls(self, tx, now)
+            done = responses.on_schedule(tx, self.spec, controls, now, since)
+        controls.send()
+        return done
+
+    def reference(self, version_id: str) -> Reference:
+        """What a version was promised to be like; made from its snapshot once."""
+        if version_id not in self._references:
+            with self.state.catalog.read() as tx:
+                version = registry.get_version(tx, self.spec.system, version_id)
+                run = tx.get(Run, self.spec.system, version.run)
+                snapshot = tx.get(Snapshot, self.spec.system, run.snapshot) if run else None
+            assert run is not None
+            assert snapshot is not None
+            assert run.holdout is not None
+            rows = datasets.read_snapshot(snapshot, self.state.blobs)
+            rows = rows.filter(pl.col("event_at") < run.holdout[1])
+            holdout = read_holdout(self.state.blobs.get(run.holdout_rows))
+            model = self.state.model(version)
+            self._references = {version_id: make_reference(self.spec, self.task, version_id, model, rows, holdout)}
+        return self._references[version_id]
+
+    def promised(self, version_id: str) -> Mapping[str, float]:
+        """What each loss of a version was promised to stay under: the upper end of its interval on the hold-out."""
+        with self.state.catalog.read() as tx:
+            run = tx.get(Run, self.spec.system, registry.get_version(tx, self.spec.system, version_id).run)
+        assert run is not None
+        return promised_losses(self.spec, self.task, read_holdout(self.state.blobs.get(run.holdout_rows)))
+
+    def groups(self) -> Mapping[str, str]:
+        """Which feed each column belongs to, and each feed to itself."""
+        feeds = self.spec.data.feeds
+        groups = {name: name for name in feeds}
+        for column in self.spec.data.columns:
+            owner = max((f for f in feeds if column.startswith(f"{f}_")), key=len, default=self.spec.data.rows)
+            groups[column] = owner
+        return groups
+
+    def _facts(self, tx: Transaction, now: datetime) -> Mapping[str, Any]:
+        feeds = self.spec.data.feeds
+        return {
+            "now": now,
+            "feeds": self.feeds.world(now).newest(now),
+            "fresh": {name: feed.fresh for name, feed in feeds.items() if feed.fresh is not None},
+            "monitors": self._monitoring.last_runs(tx),
+            "mature_until": mature_until(self.spec.data, now),
+        }
+
+    def _live_since(self, tx: Transaction) -> datetime | None:
+        """When the first version went live."""
+        lives = [step.at for v in tx.find(Version, self.spec.system) for step in v.history if step.to == "live"]
+        return min(lives, default=None)
+
+    def _audit(
+        self, tx: Transaction, action: str, subject: str, detail: Mapping[str, Any], by: str = "holdfast"
+    ) -> None:
+        tx.audit(at=self.clock.now(), actor=by, action=action, system=self.spec.system, subject=subject, detail=detail)
+
+
+class _TickControls:
+    """What an action may touch, inside the transaction that its incident is in."""
+
+    def __init__(self, system: System, tx: Transaction, now: datetime) -> None:
+        self._system = system
+        self._tx = tx
+        self._now = now
+        self._notices: list[str] = []
+
+    def notify(self, text: str) -> None:
+        self._notices.append(text)
+
+    def send(self) -> None:
+        """Send what was said, once the transaction that it is about has been committed."""
+        for text in self._notices:
+            self._system.tell(text)
+
+    def submit(self, kind: str, payload: Mapping[str, Any]) -> str:
+        return jobs.submit(self._tx, self._system.spec.system, kind, payload, self._now).id
+
+    def rollback(self, why: str, *, by: str = "holdfast") -> str:
+        name = self._system.spec.system
+        under_way = releases.open_release(self._tx, name)
+        if under_way is not None:
+            releases.roll_back(self._tx, under_way, why, self._now, by)
+            return registry.current_route(self._tx, name).live
+        return releases.roll_back_live(self._tx, name, why, self._now, by)

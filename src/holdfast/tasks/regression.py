@@ -1,0 +1,87 @@
+"""Regression: answers a number."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from holdfast.errors import DataError, UnknownKind
+
+if TYPE_CHECKING:
+    import polars as pl
+
+FloatArray = np.ndarray[Any, np.dtype[np.floating[Any]]]
+
+METRICS = {"mae": False, "rmse": False, "r2": True, "bias": False}
+"""Metrics and whether higher is better. `bias` has no direction: a limit on it says what is meant."""
+
+
+class Regression:
+    """Any number; the output is a value in the unit of the label.
+
+    Losses: `absolute_error`, smallest for the median, and `squared_error`, smallest for the mean, both in
+    [0, infinity). Only differences of absolute errors are bounded before the label is known, so releases are
+    decided on `absolute_error`.
+    """
+
+    name = "regression"
+    output = "value"
+    losses = ("absolute_error", "squared_error")
+
+    def target(self, label: "pl.Series") -> FloatArray:
+        """Labels as float64 (n,), NaN where missing. Raises DataError for text and infinities."""
+        if not (label.dtype.is_numeric() or str(label.dtype) in ("Boolean", "Null")):
+            raise DataError(
+                f"label '{label.name}' is {label.dtype}; regression takes numbers: convert the column at its source"
+            )
+        y: FloatArray = label.cast(float).to_numpy().astype(np.float64, copy=False)
+        if np.isinf(y).any():
+            raise DataError(f"label '{label.name}' is infinite in row {int(np.argmax(np.isinf(y)))}; leave it empty")
+        return y
+
+    def loss(self, name: str, y: FloatArray, output: FloatArray) -> FloatArray:
+        """Loss per row (n,), NaN where the label is. Raises UnknownKind for a loss it has not."""
+        if name == "absolute_error":
+            return np.abs(output - y)
+        if name == "squared_error":
+            return np.square(output - y)
+        raise UnknownKind("losses", name, self.losses)
+
+    def loss_bounds(self, name: str, candidate: FloatArray, live: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Lowest and highest difference loss(candidate) - loss(live) per row (n,), whatever the label is.
+
+        Absolute errors differ by at most the distance of the two answers, which is reached. Squared errors differ
+        without bound unless the answers are equal: -infinity and infinity.
+        """
+        if name == "absolute_error":
+            apart = np.abs(candidate - live)
+        elif name == "squared_error":
+            apart = np.where(candidate == live, 0.0, np.inf)
+        else:
+            raise UnknownKind("losses", name, self.losses)
+        return -apart, apart
+
+    def metrics(self, y: FloatArray, output: FloatArray) -> dict[str, float]:
+        """MAE, RMSE and bias (mean output - mean label) in the label's unit, R² against the mean of these labels.
+
+        NaN where one is undefined: on no rows, and R² where the label does not vary.
+        """
+        if not len(y):
+            return dict.fromkeys(METRICS, float("nan"))
+        residual = output - y
+        spread = float(np.square(y - y.mean()).sum())
+        return {
+            "mae": float(np.abs(residual).mean()),
+            "rmse": float(np.sqrt(np.square(residual).mean())),
+            "r2": 1 - float(np.square(residual).sum()) / spread if spread else float("nan"),
+            "bias": float(residual.mean()),
+        }
+
+    def higher_is_better(self, metric: str) -> bool:
+        """Direction of a metric. Raises UnknownKind with the near miss."""
+        if metric not in METRICS:
+            raise UnknownKind("metrics", metric, METRICS)
+        return METRICS[metric]
+
+    def trivial(self, y: FloatArray) -> float:
+        """The median: the best constant under absolute error, the default loss."""
+        return float(np.median(y))

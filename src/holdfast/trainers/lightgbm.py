@@ -1,0 +1,273 @@
+"""Gradient-boosted trees by LightGBM, exported to ONNX branch by branch.
+
+Ke et al. 2017, LightGBM: a highly efficient gradient boosting decision tree.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightgbm as lgb
+import msgspec
+import numpy as np
+from onnx import TensorProto, helper
+
+from holdfast.core.protocols import Task
+from holdfast.errors import HoldfastError, ParityFailed
+
+FloatArray = np.ndarray[Any, np.dtype[np.floating[Any]]]
+
+THREADS = 1
+"""Cores that one fit may use; the model does not depend on it. OpenMP's threads wait by spinning: with two of them
+beside two busy processes on two cores a fit took eight times as long as with one, and took that time from serving."""
+
+OBJECTIVES = {
+    "brier": ("binary", "binary_logloss"),
+    "log_loss": ("binary", "binary_logloss"),
+    "absolute_error": ("regression_l1", "l1"),
+    "squared_error": ("regression", "l2"),
+}
+"""What is fitted and watched for a task whose default loss is the key."""
+
+
+class LightGBM(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Boosted trees. Fast, strong on tables, takes missing values as they are."""
+
+    trees: int = 200
+    """Most boosting rounds, one tree each."""
+    leaves: int = 31
+    """Most leaves of a tree, at least 2."""
+    learning_rate: float = 0.05
+    """Share of each tree that is added, in (0, 1]."""
+    min_rows_per_leaf: int | None = None
+    """Fewest rows in a leaf; None: 0.3 % of the rows, at least 20, as small leaves learn single days."""
+    feature_fraction: float = 0.5
+    """Share of columns drawn for each tree, in (0, 1]."""
+    bagging_fraction: float = 1.0
+    """Share of rows drawn for each tree, in (0, 1]; below 1 they are drawn anew for every tree."""
+    l2: float = 10.0
+    """Penalty on the squares of the leaf values, at least 0."""
+    early_stopping: int = 20
+    """Rounds without a better validation loss after which it stops; 0 never stops early."""
+
+    def fit(
+        self,
+        x: FloatArray,
+        y: FloatArray,
+        *,
+        valid: tuple[FloatArray, FloatArray] | None,
+        task: Task,
+        categories: Sequence[int],
+        seed: int,
+    ) -> "Boosted":
+        """Fit on a float32 matrix (n, columns) with NaN for missing.
+
+        `categories` is not needed: codes are ordered by mean label and are split as numbers. Raises HoldfastError
+        for a task whose loss it cannot fit.
+        """
+        if task.losses[0] not in OBJECTIVES:
+            raise HoldfastError(
+                f"trainer lightgbm cannot fit the loss '{task.losses[0]}' of task '{task.name}'; "
+                f"it fits {', '.join(OBJECTIVES)}"
+            )
+        objective, metric = OBJECTIVES[task.losses[0]]
+        least = self.min_rows_per_leaf or max(20, round(0.003 * len(y)))
+        options = self._options(objective, metric, seed) | {"min_data_in_leaf": least}
+        train = lgb.Dataset(x, y, params=options)
+        watched = [train] if valid is None else [train, train.create_valid(valid[0], valid[1], params=options)]
+        losses: dict[str, dict[str, list[float]]] = {}
+        callbacks = [lgb.record_evaluation(losses)]
+        if valid is not None and self.early_stopping:
+            callbacks.append(lgb.early_stopping(self.early_stopping, verbose=False))
+        booster = lgb.train(
+            options,
+            train,
+            num_boost_round=self.trees,
+            valid_sets=watched,
+            valid_names=["train", "valid"][: len(watched)],
+            callbacks=callbacks,
+        )
+        rounds = booster.best_iteration if booster.best_iteration > 0 else booster.num_trees()
+        curves = {name: [float(loss) for loss in values[metric]] for name, values in losses.items()}
+        params = msgspec.structs.asdict(self) | {
+            "trees": rounds,
+            "min_rows_per_leaf": least,
+            "early_stopping": 0,
+        }
+        return Boosted(booster, rounds, params, curves)
+
+    def _options(self, objective: str, metric: str, seed: int) -> dict[str, Any]:
+        return {
+            "objective": objective,
+            "metric": metric,
+            "num_leaves": self.leaves,
+            "learning_rate": self.learning_rate,
+            "feature_fraction": self.feature_fraction,
+            "bagging_fraction": self.bagging_fraction,
+            "bagging_freq": 1 if self.bagging_fraction < 1 else 0,
+            "lambda_l2": self.l2,
+            "seed": seed,
+            "deterministic": True,
+            "force_row_wise": True,
+            "num_threads": THREADS,
+            "verbosity": -1,
+        }
+
+
+class Boosted:
+    """Fitted trees. `params` fit the same number of trees again without validation rows."""
+
+    def __init__(
+        self, booster: lgb.Booster, rounds: int, params: Mapping[str, Any], curves: Mapping[str, list[float]]
+    ) -> None:
+        self._booster = booster
+        self._rounds = rounds
+        self.params = params
+        self.curves = curves
+
+    def predict(self, x: FloatArray) -> FloatArray:
+        """Outputs (n,) for a float32 matrix: a probability or a value."""
+        return np.asarray(self._booster.predict(x, num_iteration=self._rounds, num_threads=THREADS))
+
+    def export(self, directory: Path) -> str:
+        """Write ``model.onnx``. Raises ParityFailed for trees that ONNX cannot express."""
+        (directory / "model.onnx").write_bytes(to_onnx(self._text()))
+        return "onnx"
+
+    def export_native(self, directory: Path) -> str:
+        """Write ``model.txt``, LightGBM's own text, without the settings of the machine that made it."""
+        (directory / "model.txt").write_text(self._text(), encoding="utf-8")
+        return "lightgbm"
+
+    def _text(self) -> str:
+        """The model as text, up to the last round that is used; how it was fitted stands in the run."""
+        text: str = self._booster.model_to_string(num_iteration=self._rounds)
+        return re.sub(r"\nparameters:\n.*?\nend of parameters\n", "\n", text, flags=re.DOTALL)
+
+
+class _Trees(NamedTuple):
+    """Nodes of all trees in the form of ai.onnx.ml, one entry per node."""
+
+    tree: list[int]
+    node: list[int]
+    feature: list[int]
+    mode: list[str]
+    threshold: list[float]
+    true_child: list[int]
+    false_child: list[int]
+    missing_true: list[int]
+    leaf_tree: list[int]
+    leaf_node: list[int]
+    leaf_value: list[float]
+
+
+def to_onnx(text: str) -> bytes:
+    """LightGBM's model text as an ONNX model: input ``x`` float32 (n, columns), output ``y`` float32 (n, 1).
+
+    Raises ParityFailed for what has no equal in ONNX: categorical splits, linear leaves, averaged trees.
+    """
+    header, *blocks = re.split(r"\nTree=\d+\n", text.split("\nend of trees", 1)[0])
+    facts = _fields(header)
+    if "average_output" in header.split("\n"):
+        raise ParityFailed("averaged trees (boosting rf) are not converted to ONNX")
+    objective, *options = facts["objective"].split()
+    scale = float(dict(option.split(":") for option in options).get("sigmoid", "1")) if objective == "binary" else None
+    if objective not in ("binary", "regression", "regression_l1") or "sqrt" in options:
+        raise ParityFailed(f"objective '{facts['objective']}' is not converted to ONNX")
+    trees = _Trees(*([] for _ in _Trees._fields))
+    for number, block in enumerate(blocks):
+        _add_tree(trees, number, _fields(block))
+    return _model(trees, columns=int(facts["max_feature_idx"]) + 1, sigmoid=scale)
+
+
+def _fields(block: str) -> dict[str, str]:
+    return dict(line.split("=", 1) for line in block.split("\n") if "=" in line)
+
+
+def _add_tree(trees: _Trees, number: int, fields: dict[str, str]) -> None:
+    """Inner nodes keep their index, leaf i becomes node `inner + i`."""
+    if fields.get("is_linear", "0") != "0":
+        raise ParityFailed("trees with linear leaves are not converted to ONNX")
+    leaves = np.array(fields["leaf_value"].split(), dtype=np.float64)
+    inner = len(leaves) - 1
+    if inner:
+        thresholds = np.array(fields["threshold"].split(), dtype=np.float64)
+        decisions = np.array(fields["decision_type"].split(), dtype=np.int64)
+        trees.feature.extend(int(feature) for feature in fields["split_feature"].split())
+        trees.threshold.extend(float32_below(thresholds).tolist())
+        trees.missing_true.extend(_missing_left(thresholds, decisions).tolist())
+        for children, name in ((trees.true_child, "left_child"), (trees.false_child, "right_child")):
+            # LightGBM writes leaf i as the bitwise complement of i.
+            children.extend(c if c >= 0 else inner + ~c for c in map(int, fields[name].split()))
+    nodes = inner + len(leaves)
+    trees.tree.extend([number] * nodes)
+    trees.node.extend(range(nodes))
+    trees.mode.extend(["BRANCH_LEQ"] * inner + ["LEAF"] * len(leaves))
+    for column in (trees.feature, trees.true_child, trees.false_child, trees.missing_true):
+        column.extend([0] * len(leaves))
+    trees.threshold.extend([0.0] * len(leaves))
+    trees.leaf_tree.extend([number] * len(leaves))
+    trees.leaf_node.extend(range(inner, nodes))
+    trees.leaf_value.extend(leaves.tolist())
+
+
+def float32_below(thresholds: FloatArray) -> FloatArray:
+    """The largest float32 that is not above each threshold: x <= it exactly where x <= threshold, for float32 x."""
+    with np.errstate(over="ignore"):
+        rounded = thresholds.astype(np.float32)
+    return np.where(rounded > thresholds, np.nextafter(rounded, np.float32(-np.inf)), rounded).astype(np.float32)
+
+
+CATEGORICAL, DEFAULT_LEFT, MISSING_ZERO, MISSING_NAN = 1, 2, 4, 8
+"""Bits of LightGBM's ``decision_type`` (include/LightGBM/tree.h). No missing bit: NaN counts as 0."""
+
+
+def _missing_left(thresholds: FloatArray, decisions: "np.ndarray[Any, np.dtype[np.int64]]") -> Any:
+    """Whether NaN goes left at each node, as 0 or 1. Raises ParityFailed where a node cannot be said in ONNX."""
+    if (decisions & CATEGORICAL).any():
+        raise ParityFailed("splits on sets of categories are not converted to ONNX")
+    default_left = (decisions & DEFAULT_LEFT) > 0
+    zero_left = thresholds >= 0
+    if (((decisions & MISSING_ZERO) > 0) & (default_left != zero_left)).any():
+        raise ParityFailed("a split that sends zero as missing against its threshold is not converted to ONNX")
+    return np.where((decisions & MISSING_NAN) > 0, default_left, zero_left).astype(np.int64)
+
+
+def _model(trees: _Trees, *, columns: int, sigmoid: float | None) -> bytes:
+    """The ONNX file. Nothing random, dated or named after a machine goes into it."""
+    nodes = [
+        helper.make_node(
+            "TreeEnsembleRegressor",
+            ["x"],
+            ["y" if sigmoid is None else "sum"],
+            domain="ai.onnx.ml",
+            n_targets=1,
+            aggregate_function="SUM",
+            post_transform="NONE",
+            nodes_treeids=trees.tree,
+            nodes_nodeids=trees.node,
+            nodes_featureids=trees.feature,
+            nodes_modes=trees.mode,
+            nodes_values=trees.threshold,
+            nodes_truenodeids=trees.true_child,
+            nodes_falsenodeids=trees.false_child,
+            nodes_missing_value_tracks_true=trees.missing_true,
+            target_treeids=trees.leaf_tree,
+            target_nodeids=trees.leaf_node,
+            target_ids=[0] * len(trees.leaf_node),
+            target_weights=[value * (sigmoid or 1.0) for value in trees.leaf_value],
+        )
+    ]
+    if sigmoid is not None:
+        nodes.append(helper.make_node("Sigmoid", ["sum"], ["y"]))
+    graph = helper.make_graph(
+        nodes,
+        "trees",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, columns])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 1])],
+    )
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8, producer_name="holdfast")
+    data: bytes = model.SerializeToString(deterministic=True)
+    return data

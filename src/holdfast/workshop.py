@@ -1,0 +1,213 @@
+"""Where training jobs are done: each in its own process, its outcome stored by content, its artifact signed."""
+
+import hashlib
+import os
+import shutil
+import socket
+from collections.abc import Callable
+from datetime import datetime
+
+import numpy as np
+import polars as pl
+from msgspec.structs import replace
+
+from holdfast.core.clock import Clock, stopwatch_s
+from holdfast.core.model import Model
+from holdfast.core.protocols import Transaction
+from holdfast.core.records import Job, Run
+from holdfast.core.spec import SystemSpec
+from holdfast.core.specfile import spec_hash
+from holdfast.errors import HoldfastError, JobFailed
+from holdfast.flow import child, datasets, jobs
+from holdfast.flow.training import HOLDOUT, TrainingRequest, TrainingResult
+from holdfast.provenance import code_version
+from holdfast.security import artifacts, signing
+from holdfast.state import State
+from holdfast.world import Feeds
+
+Prepare = Callable[[TrainingRequest, str], TrainingRequest]
+"""May change a request before it is run, given what caused it: how a backtest breaks a training."""
+
+Begin = Callable[[Transaction, Run, str], str]
+"""Begins the release of a finished run, given what caused it; returns one sentence on it."""
+
+LATENCY_ROWS = 300
+"""How many single-row answers the latency of a candidate is measured on."""
+
+
+class Workshop:
+    """Runs one training at a time for one system.
+
+    With `waits`, `work` returns only when the job is done: a replayed clock stands still meanwhile. Without, it
+    returns at once and a later call picks the outcome up.
+    """
+
+    def __init__(
+        self, spec: SystemSpec, state: State, clock: Clock, feeds: Feeds, *, waits: bool, prepare: Prepare | None
+    ) -> None:
+        self._spec = spec
+        self._state = state
+        self._clock = clock
+        self._feeds = feeds
+        self._directory = state.directory / "work" / spec.system
+        self._waits = waits
+        self._prepare = prepare or (lambda request, cause: request)
+        self._owner = f"{socket.gethostname()}:{os.getpid()}"
+        self._job: Job | None = None
+        self._run: Run | None = None
+        self._child: child.Child | None = None
+
+    def work(self, begin: Begin) -> list[str]:
+        """Look after the job under way, or claim one; returns what happened. What a run that succeeded leads to is
+        `begin`'s to say, in the transaction that closes the job."""
+        if self._child is None:
+            return self._claim(begin)
+        try:
+            result = self._child.wait() if self._waits else self._child.poll()
+        except JobFailed as error:
+            return self._failed(str(error))
+        if result is None:
+            return self._renew()
+        return self._finished(result, begin)
+
+    def close(self) -> None:
+        """Kill the job under way; its lease runs out and another keeper takes it up."""
+        if self._child is not None:
+            self._child.kill()
+            self._child = None
+
+    def candidate_model(self, run: Run) -> Model:
+        """The model of a finished run, not yet signed."""
+        directory = self._state.directory / "models" / run.artifact
+        artifacts.unpack(self._state.blobs.get(run.artifact), directory)
+        return artifacts.open_model(directory)
+
+    def sign(self, run: Run) -> tuple[str, str]:
+        """Sign a run's artifact; returns the blob key of the bundle and the fingerprint of the key."""
+        directory = self._state.directory / "models" / run.artifact
+        keys = signing.create_keys(self._state.keys_directory)
+        bundle = signing.sign(directory, keys.private)
+        return self._state.blobs.put(bundle), hashlib.sha256(keys.public.read_bytes()).hexdigest()[:16]
+
+    def _claim(self, begin: Begin) -> list[str]:
+        now = self._clock.now()
+        with self._state.catalog.read() as tx:
+            if not tx.find(Job, self._spec.system, state=("queued", "running")):
+                return []
+        with self._state.catalog.begin() as tx:
+            job = jobs.claim(tx, self._spec.system, self._owner, now)
+        if job is None:
+            return []
+        self._job = job
+        try:
+            self._start(job, now)
+        except HoldfastError as error:
+            return self._failed(str(error))
+        return self.work(begin) if self._waits else [f"{job.id} started: training on {self._of().snapshot}"]
+
+    def _start(self, job: Job, now: datetime) -> None:
+        spec, state = self._spec, self._state
+        world = self._feeds.world(now)
+        origin = datasets.Origin(files=world.files, spec_hash=spec_hash(spec), code=code_version())
+        snapshot, _ = datasets.take_snapshot(
+            spec, world.rows(now), now=now, blobs=state.blobs, lake=state.lake, origin=origin
+        )
+        out = self._directory / job.id
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir(parents=True)
+        path = out / "snapshot.parquet"
+        path.write_bytes(state.blobs.get(snapshot.blob))
+        request = TrainingRequest(spec=spec, snapshot=path, seed=spec.model.seed, now=now, out=out)
+        with state.catalog.begin() as tx:
+            tx.put(snapshot)
+            self._run = Run(
+                system=spec.system,
+                id=tx.next_id(Run, spec.system, "run-"),
+                snapshot=snapshot.id,
+                job=job.id,
+                trainer=spec.model.trainer,
+                seed=spec.model.seed,
+                started_at=now,
+                commit=origin.code,
+            )
+            tx.put(self._run)
+        self._child = child.start(self._prepare(request, str(job.payload.get("cause", ""))))
+
+    def _renew(self) -> list[str]:
+        assert self._job is not None
+        with self._state.catalog.begin() as tx:
+            renewed = jobs.renew(tx, self._job, self._clock.now())
+        if renewed is None:
+            self.close()
+            return [f"{self._job.id} was taken over by another keeper; its process here was stopped"]
+        self._job = renewed
+        return []
+
+    def _failed(self, message: str) -> list[str]:
+        now, job = self._clock.now(), self._job
+        assert job is not None
+        with self._state.catalog.begin() as tx:
+            jobs.fail(tx, job, message, now)
+            if self._run is not None:
+                tx.put(replace(self._run, state="failed", ended_at=now, message=message))
+        self._forget()
+        return [f"{job.id} failed: {message}"]
+
+    def _finished(self, result: TrainingResult, begin: Begin) -> list[str]:
+        """Store what came out, then close job and run and begin the release in one transaction."""
+        job, now, state = self._job, self._clock.now(), self._state
+        assert job is not None
+        out = self._directory / job.id
+        files = artifacts.read_files(out / "artifact")
+        artifact = state.blobs.put(artifacts.pack(files))
+        holdout = state.blobs.put((out / HOLDOUT).read_bytes())
+        run = finished_run(self._of(), result, artifact=artifact, holdout_rows=holdout, now=now)
+        with state.catalog.begin() as tx:
+            tx.put(run)
+            jobs.complete(tx, job, {"run": run.id, "artifact": artifact}, now)
+            event = begin(tx, run, str(job.payload.get("cause", "")))
+        self._forget()
+        return [event]
+
+    def _of(self) -> Run:
+        assert self._run is not None
+        return self._run
+
+    def _forget(self) -> None:
+        if self._job is not None:
+            shutil.rmtree(self._directory / self._job.id, ignore_errors=True)
+        self._job = self._run = self._child = None
+
+
+def finished_run(run: Run, result: TrainingResult, *, artifact: str, holdout_rows: str, now: datetime) -> Run:
+    """The record of a run that succeeded."""
+    return replace(
+        run,
+        state="succeeded",
+        params=result.params,
+        ended_at=now,
+        took_s=result.took_s,
+        cpu_s=result.cpu_s,
+        cost=result.cpu_s / 3600,
+        metrics=result.metrics,
+        folds=result.folds,
+        curves=result.curves,
+        baselines=result.baselines,
+        environment=result.environment,
+        artifact=artifact,
+        runtime=result.runtime,
+        parity=result.parity,
+        holdout=result.holdout,
+        holdout_rows=holdout_rows,
+        trained_until=result.trained_until,
+    )
+
+
+def measured_latency_ms(model: Model, rows: pl.DataFrame) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
+    """Time in ms that single rows take the model, NaN for rows beyond the first few hundred (n,)."""
+    took = np.full(rows.height, np.nan)
+    for i in range(min(rows.height, LATENCY_ROWS)):
+        before = stopwatch_s()
+        model.predict_frame(rows[i : i + 1])
+        took[i] = (stopwatch_s() - before) * 1e3
+    return took

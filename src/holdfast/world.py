@@ -1,0 +1,147 @@
+"""What a system can know of its feeds at a time: the assembled rows, cut at the clock."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import polars as pl
+
+from holdfast.core import kinds
+from holdfast.core.protocols import Catalog, Lake, Source
+from holdfast.core.records import FileRef
+from holdfast.core.spec import SystemSpec
+from holdfast.flow.datasets import as_known
+from holdfast.flow.ingestion import Ingested, feed_tables, ingest, lineage
+from holdfast.flow.joins import assemble
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+NEVER = np.iinfo(np.int64).max
+
+Times = np.ndarray[Any, np.dtype[np.int64]]
+
+
+class World:
+    """Feeds assembled once, seen as they were known at any time.
+
+    That a view at a time is a prefix (no later row of a feed changes an earlier assembled row) is what the leak test
+    of `flow/joins.py` holds, so nothing has to be joined again as a clock moves.
+    """
+
+    def __init__(self, assembled: pl.DataFrame, feed_times: Mapping[str, Times], files: tuple[FileRef, ...] = ()):
+        self.assembled = assembled.sort("known_at", maintain_order=True)
+        self.files = files
+        self._known_at = microseconds(self.assembled["known_at"])
+        label_times = microseconds(self.assembled["label_known_at"])
+        self._by_label = np.argsort(label_times, kind="stable")
+        self._label_times = label_times[self._by_label]
+        self._feed_times = feed_times
+
+    def rows(self, now: datetime) -> pl.DataFrame:
+        """Rows known at `now`, with the labels known then."""
+        known = self.assembled.head(int(np.searchsorted(self._known_at, to_us(now), side="right")))
+        return as_known(known, now)
+
+    def rows_between(self, after: datetime, until: datetime) -> pl.DataFrame:
+        """Rows that became known in (after, until]."""
+        start, end = np.searchsorted(self._known_at, [to_us(after), to_us(until)], side="right")
+        return self.assembled[int(start) : int(end)]
+
+    def labels_between(self, after: datetime, until: datetime) -> pl.DataFrame:
+        """Rows whose label became known in (after, until]."""
+        start, end = np.searchsorted(self._label_times, [to_us(after), to_us(until)], side="right")
+        return self.assembled[self._by_label[int(start) : int(end)]]
+
+    def labels_known(self, now: datetime) -> int:
+        """How many labels were known at `now`."""
+        return int(np.searchsorted(self._label_times, to_us(now), side="right"))
+
+    def newest(self, now: datetime) -> dict[str, datetime | None]:
+        """The newest row of each timed feed that was known at `now`."""
+        found: dict[str, datetime | None] = {}
+        for name, times in self._feed_times.items():
+            n = int(np.searchsorted(times, to_us(now), side="right"))
+            found[name] = EPOCH + timedelta(microseconds=int(times[n - 1])) if n else None
+        return found
+
+
+class Feeds(Protocol):
+    """Gives the world as far as it has come."""
+
+    def world(self, now: datetime) -> World: ...
+
+
+class FixedFeeds:
+    """A world that does not change: for replays."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def world(self, now: datetime) -> World:
+        return self._world
+
+
+class LakeFeeds:
+    """Feeds that are taken into a lake: every `every` the sources are looked at, and what is new is assembled."""
+
+    def __init__(
+        self, spec: SystemSpec, root: Path, lake: Lake, catalog: Catalog, *, every: timedelta = timedelta(minutes=1)
+    ) -> None:
+        self._spec = spec
+        self._lake = lake
+        self._catalog = catalog
+        self._every = every
+        self._sources = sources_of(spec, root)
+        self._world: World | None = None
+        self._looked_at: datetime | None = None
+
+    def world(self, now: datetime) -> World:
+        """The world with everything that has come. Raises SourceError when a source cannot be read."""
+        if self._world is None or self._looked_at is None or now - self._looked_at >= self._every:
+            taken = self.ingest(now)
+            self._looked_at = now
+            if self._world is None or taken.rows_kept:
+                self._world = self._assemble()
+        return self._world
+
+    def ingest(self, now: datetime) -> Ingested:
+        """Take in what the sources have that was not taken in before."""
+        return ingest(self._spec, self._sources, self._lake, self._catalog, now=now)
+
+    def _assemble(self) -> World:
+        tables = feed_tables(self._spec, self._lake, self._catalog)
+        with self._catalog.read() as tx:
+            files = lineage(tx, self._spec)
+        return make_world(self._spec, tables, files)
+
+
+def make_world(spec: SystemSpec, tables: Mapping[str, pl.DataFrame], files: tuple[FileRef, ...] = ()) -> World:
+    """A world of whole feeds."""
+    timed = {name: feed.known_at for name, feed in spec.data.feeds.items() if feed.known_at is not None}
+    times = {name: np.sort(microseconds(tables[name][column])) for name, column in timed.items()}
+    return World(assemble(spec.data, tables), times, files)
+
+
+def sources_of(spec: SystemSpec, root: Path) -> dict[str, Source]:
+    """The sources of all feeds; paths in the system file are relative to `root`."""
+    files = kinds.load("sources", "files")
+    return {
+        name: files(path=feed.from_, root=str(root), times=_times(spec, name)) for name, feed in spec.data.feeds.items()
+    }
+
+
+def _times(spec: SystemSpec, name: str) -> tuple[str, ...]:
+    feed, label = spec.data.feeds[name], spec.data.label
+    times = (feed.event_at, feed.known_at, label.known_at if name == label.feed else None)
+    return tuple(time for time in times if time is not None)
+
+
+def to_us(at: datetime) -> int:
+    """Microseconds since 1970 UTC."""
+    return (at - EPOCH) // timedelta(microseconds=1)
+
+
+def microseconds(times: pl.Series) -> Times:
+    """Times as microseconds since 1970 UTC (n,); the largest integer where missing."""
+    return times.dt.timestamp("us").fill_null(NEVER).to_numpy().astype(np.int64)
