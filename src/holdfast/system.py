@@ -57,7 +57,7 @@ class System:
         self.task: Task = kinds.load("tasks", spec.model.task)()
         self.live = LivePredictions(spec, state.lake, self.task.output)
         self._monitoring = Monitoring(spec, self.task, self.live)
-        self._workshop = Workshop(spec, state, clock, feeds, waits=waits, prepare=prepare)
+        self.workshop = Workshop(spec, state, clock, feeds, waits=waits, prepare=prepare)
         self.tell = tell
         self._references: dict[str, Reference] = {}
 
@@ -92,7 +92,7 @@ class System:
 
     def close(self) -> None:
         """Stop the work under way here; it is taken up again by whoever ticks next."""
-        self._workshop.close()
+        self.workshop.close()
 
     def submit_training(self, cause: str, *, by: str = "holdfast") -> Job:
         """Ask for a training; the open one if there is one."""
@@ -164,7 +164,7 @@ class System:
 
     def _work(self) -> list[str]:
         """Claim a job, or look after the one under way; its outcome becomes a run and the start of a release."""
-        return self._workshop.work(self._candidate)
+        return self.workshop.work(self._candidate)
 
     def _candidate(self, tx: Transaction, run: Run, cause: str) -> str:
         """Begin the release of a finished run, unless another release is under way."""
@@ -194,14 +194,14 @@ class System:
         holdout = read_holdout(self.state.blobs.get(run.holdout_rows))
         if release.against:
             holdout = holdout.with_columns(pl.Series("live", self.score(release.against, holdout)))
-        model = self._workshop.candidate_model(run)
+        model = self.workshop.candidate_model(run)
         if any(gate.check == "latency" for gate in self.spec.gates):
             holdout = holdout.with_columns(pl.Series("latency_ms", measured_latency_ms(model, holdout)))
         facts = {"task": self.task, "signature": model.signature, "now": now}
         window = gates.holdout_window(self.spec, self.task, holdout, facts)
         verdicts = tuple(replace(v, at=now) for v in gates.judge(self.spec, self.task, window))
         refused = gates.refusal(verdicts)
-        bundle, signer = ("", "") if refused else self._workshop.sign(run)
+        bundle, signer = ("", "") if refused else self.workshop.sign(run)
         with self.state.catalog.begin() as tx:
             if refused:
                 return releases.reject(tx, release, verdicts, refused, now)

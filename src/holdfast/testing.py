@@ -32,6 +32,7 @@ from holdfast.core.records import (
     Route,
     Run,
     Snapshot,
+    SystemFile,
     Token,
     Version,
 )
@@ -84,6 +85,9 @@ def one_of_each(system: str = "flights") -> list[Record]:
     move = Move(at=START, to="live", why="not worse by the margin")
     day = hours(24)
     return [
+        SystemFile(
+            system=system, id="file", path="holdfast.yaml", text="system: flights\n", spec_hash="ef" * 32, at=START
+        ),
         Snapshot(
             system=system,
             id="0123456789abcdef",

@@ -53,6 +53,8 @@ class Workshop:
         self._waits = waits
         self._prepare = prepare or (lambda request, cause: request)
         self._owner = f"{socket.gethostname()}:{os.getpid()}"
+        self.waited_s = 0.0
+        """Wall time spent waiting for jobs."""
         self._job: Job | None = None
         self._run: Run | None = None
         self._child: child.Child | None = None
@@ -63,12 +65,20 @@ class Workshop:
         if self._child is None:
             return self._claim(begin)
         try:
-            result = self._child.wait() if self._waits else self._child.poll()
+            result = self._waited() if self._waits else self._child.poll()
         except JobFailed as error:
             return self._failed(str(error))
         if result is None:
             return self._renew()
         return self._finished(result, begin)
+
+    def _waited(self) -> TrainingResult | None:
+        assert self._child is not None
+        before = stopwatch_s()
+        try:
+            return self._child.wait()
+        finally:
+            self.waited_s += stopwatch_s() - before
 
     def close(self) -> None:
         """Kill the job under way; its lease runs out and another keeper takes it up."""

@@ -70,7 +70,7 @@ def test_anything_else_is_refused(data):
 
 def test_another_format_says_what_to_do():
     sealed = json.loads(encode(one())) | {"format": 2}
-    with pytest.raises(StateError, match="format 2.*restart the workers"):
+    with pytest.raises(StateError, match=r"format 2.*restart the workers"):
         decode(json.dumps(sealed).encode())
 
 

@@ -102,7 +102,7 @@ def score_replay(
         detections=tuple(_detect(system, fault, incidents, releases) for fault in faults),
         false_alarms_per_month=without_harm / months,
         took_s=took_s,
-        training_s=sum(run.took_s for run in runs),
+        training_s=system.workshop.waited_s,
     )
 
 

@@ -10,15 +10,16 @@ import numpy as np
 from holdfast.checks.labelled import FloatArray, Pairs, coverage, labelled
 from holdfast.checks.stated import at_most
 from holdfast.core.evidence import Block, Grade, Reading, Role, Window
-from holdfast.stats.bootstrap import Interval
 from holdfast.stats.calibration import bias, bias_interval, calibration_error, error_interval, reliability
 
+ERROR, BIAS = "calibration_error", "absolute_bias"
+
 STATED = 0.1
-"""Limit of both readings, for bias on its absolute value, while history is too short to calibrate one."""
+"""Limit of both readings while history is too short to calibrate one."""
 
 
 class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Expected calibration error, and bias (mean answer minus mean outcome), each with an interval at 95 %."""
+    """Expected calibration error, and how far the mean answer is from the mean outcome, with intervals at 95 %."""
 
     needs: ClassVar[frozenset[Role]] = frozenset({Role.OUTPUT, Role.LABEL})
     facts: ClassVar[frozenset[str]] = frozenset()
@@ -35,35 +36,42 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             raise ValueError(f"bins must be at least 2, not {self.bins}")
 
     def measure(self, window: Window, baseline: Window | None = None) -> Sequence[Reading]:
-        """`calibration_error` first, then `bias`; neither has a value without labels or for answers outside [0, 1]."""
+        """`calibration_error`, then `absolute_bias` (about ``bias``, its note says which way); higher is worse.
+
+        Neither has a value without labels or for answers outside [0, 1].
+        """
         pairs = labelled(window)
         rows, note = coverage(window, pairs)
         if not rows:
-            return self._unknown(f"no labelled row: {note}")
+            return _unknown(f"no labelled row: {note}")
         try:
             blocks = [self._sums(block, pair) for block, pair in zip(window.blocks, pairs, strict=True) if pair[0].size]
         except ValueError as refused:
-            return self._unknown(str(refused))
+            return _unknown(str(refused))
         total: FloatArray = np.sum(blocks, axis=0)
+        off, (low, high) = bias(total), bias_interval(blocks, seed=self.seed)
+        said = f"answers are {abs(off):.2%} too {'high' if off > 0 else 'low'} on average"
+        said += "" if math.isnan(low) else f", between {low:+.2%} and {high:+.2%}"
+        error, interval = calibration_error(total), error_interval(blocks, seed=self.seed)
         return [
-            _reading("calibration_error", calibration_error(total), error_interval(blocks, seed=self.seed), rows, note),
-            _reading("bias", bias(total), bias_interval(blocks, seed=self.seed), rows, note),
+            Reading(name=ERROR, value=error, low=_known(interval[0]), high=_known(interval[1]), rows=rows, note=note),
+            Reading(name=BIAS, value=abs(off), rows=rows, subject="bias", note=f"{said}; {note}"),
         ]
 
     def grade(self, reading: Reading) -> tuple[Grade, str]:
-        """Fails above 0.1, for bias in absolute value."""
-        if reading.name == "bias" and reading.value is not None:
-            grade, why = at_most(msgspec.structs.replace(reading, value=abs(reading.value)), STATED)
-            return grade, f"answers are {'too high' if reading.value > 0 else 'too low'} on average: {why}"
+        """Fails above 0.1."""
         return at_most(reading, STATED)
 
     def _sums(self, block: Block, pair: Pairs) -> FloatArray:
         return block.remember(("reliability", self.bins), lambda _: reliability(*pair, bins=self.bins))
 
-    def _unknown(self, why: str) -> list[Reading]:
-        return [Reading(name=name, value=None, note=why) for name in ("calibration_error", "bias")]
+
+def _unknown(why: str) -> list[Reading]:
+    return [
+        Reading(name=ERROR, value=None, note=why),
+        Reading(name=BIAS, value=None, subject="bias", note=why),
+    ]
 
 
-def _reading(name: str, value: float, interval: Interval, rows: int, note: str) -> Reading:
-    low, high = (None, None) if math.isnan(interval[0]) else interval
-    return Reading(name=name, value=value, low=low, high=high, rows=rows, note=note)
+def _known(bound: float) -> float | None:
+    return None if math.isnan(bound) else bound

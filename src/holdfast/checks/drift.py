@@ -16,8 +16,9 @@ from holdfast.stats.histogram import Edges, IntArray, count
 LEAST_ROWS = 30
 """With fewer values present in the window a distance measures the window's size, not a shift."""
 
-STATED = {"psi": 2.0, "ks": 0.6, "jensen_shannon": 0.6}
-"""Limits while history is too short to calibrate: what a season does not reach but a broken column does."""
+STATED = {"psi": 12.0, "ks": 0.99, "jensen_shannon": 0.97}
+"""Limits while history is too short to calibrate: what only a column reaches that shares next to nothing with
+the reference. A day of weather is at 0.7 (Jensen-Shannon) from its quarter without anything being wrong."""
 
 
 class Drift(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -28,7 +29,7 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     evidence: ClassVar[Literal["stated", "window", "stream"]] = "window"
     against: ClassVar[Literal["reference", "recent", "nothing"]] = "reference"
 
-    distance: Literal["jensen_shannon", "ks", "psi"] = "jensen_shannon"
+    distance: Literal["psi", "jensen_shannon", "ks"] = "psi"
     """Jensen-Shannon distance (base 2) and PSI on ten cells of equal mass, KS on all cells; for categories, which
     have no order, KS is the total variation distance."""
     columns: tuple[str, ...] = ()

@@ -13,6 +13,9 @@ COMMANDS = {
     "check": ("holdfast.cli.check:check", "Say whether a system file is in order."),
     "show": ("holdfast.cli.show:show", "Print every setting of a system and where it came from."),
     "schema": ("holdfast.cli.schema:schema", "Print the JSON Schema of the system file, for editors."),
+    "init": ("holdfast.cli.init:init", "Infer a system file from data."),
+    "backtest": ("holdfast.cli.backtest:backtest", "Play history through the loop: what would each policy have cost and caught?"),
+    "demo": ("holdfast.cli.demo:demo", "Run the whole loop on a year of real flights."),
     "version": ("holdfast.cli.version:version", "Print the versions of Holdfast and Python."),
 }
 """Name -> where its function (or a typer.Typer with commands of its own) is, and what `holdfast --help` says of it."""

@@ -27,7 +27,7 @@ class Feed(Section, frozen=True, kw_only=True):
     event_at: str | None = None
     """Column that says when what a row tells happened; it places a predicted row in a day."""
     known_at: str | None = None
-    """Column that says when a row could be known; none means always (a lookup table)."""
+    """Column that says when a row could be known; not given: always (a lookup table)."""
     key: tuple[str, ...] = ()
     """Columns that identify a row, so that one read twice counts once; empty means the whole row."""
     by: tuple[str, ...] = ()
@@ -39,7 +39,7 @@ class Feed(Section, frozen=True, kw_only=True):
     last: timedelta | None = None
     """How far back `aggregate` looks from the time of prediction."""
     within: timedelta | None = None
-    """How old a value that `take` joins may be; older is missing. None means any age."""
+    """How old a value that `take` joins may be; older is missing. Not given: any age."""
     fresh: timedelta | None = None
     """How old the newest row may be before the feed counts as stale."""
 
@@ -110,7 +110,7 @@ class Model(Section, frozen=True, kw_only=True):
     params: Mapping[str, Any] = {}
     """Options of the trainer."""
     window: timedelta | None = None
-    """How much history is fitted on; None means all of it."""
+    """How much of the newest history is fitted on; not given: all of it."""
     validate: Validate = Validate()
     """How it is validated."""
     seed: int = 7

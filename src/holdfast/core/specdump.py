@@ -55,7 +55,12 @@ def _settings(value: Any, path: str) -> Iterator[tuple[str, str]]:
         for at, part in enumerate(value):
             yield from _settings(part, join(path, at))
     else:
-        yield path, " ".join(_words(value))
+        yield path, one_line(value)
+
+
+def one_line(value: Any) -> str:
+    """A value as the file writes it on one line."""
+    return " ".join(_words(write_duration(value) if isinstance(value, timedelta) else value))
 
 
 class _Document:
@@ -84,6 +89,8 @@ class _Document:
         if isinstance(value, Mapping):
             return {key: self.value(part, join(path, key)) for key, part in value.items()}
         if isinstance(value, tuple | list):
+            if isinstance(value, tuple) and len(value) == 1 and isinstance(value[0], str):
+                return value[0]  # one word stands for a list of one
             parts = _unnamed(value) if path in ("gates", "monitors") and not self._defaults else value
             return [self.value(part, join(path, at)) for at, part in enumerate(parts)]
         return value

@@ -17,7 +17,7 @@ from holdfast.engines.manifest import LakeFile, Manifest
 from holdfast.engines.rolling import place_of, roll, tables_in
 from holdfast.engines.segments import OPEN, SEALED, Record, SegmentReader, SegmentWriter, stem
 from holdfast.engines.tables import (
-    WRITTEN_AT,
+    WRITTEN,
     LakeStats,
     checked_schema,
     cut,
@@ -97,7 +97,7 @@ class FileLake:
             is_same = _segments_in(place).keys() <= before.keys()
             if is_same and self._manifest.generation(system, table) == contents.generation:
                 frame = merged(rules, frames)
-                return frame.drop(WRITTEN_AT) if frame.width else frame
+                return frame.drop(WRITTEN) if frame.width else frame
         raise StateError(
             f"lake table '{table}' of '{system}' lists a file below {place} that is not there, or it never stays "
             "still: restore the file from a backup, or stop what rolls this lake without pause"

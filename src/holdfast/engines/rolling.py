@@ -174,9 +174,9 @@ class _Roll:
 
     def _mergeable(self, frames: "list[pl.DataFrame]") -> "list[pl.DataFrame]":
         try:
-            return [merged(self._rules, frames)]
+            return [merged(self._rules, frames, by_time=True)]
         except StateError:  # a column changed its type: each frame becomes a file of its own
-            return [merged(self._rules, [frame]) for frame in frames]
+            return [merged(self._rules, [frame], by_time=True) for frame in frames]
 
     def _written(self, day: int, frame: "pl.DataFrame") -> LakeFile:
         times = frame[self._rules.time].to_physical()

@@ -32,7 +32,7 @@ from holdfast.engines.frames import (
     frame_at,
     has_frame_after,
 )
-from holdfast.engines.tables import WRITTEN_AT, rules_of, series
+from holdfast.engines.tables import WRITTEN, rules_of, series
 from holdfast.errors import CorruptSegment, StateError
 
 if TYPE_CHECKING:
@@ -219,12 +219,16 @@ class SegmentReader:
         import polars as pl
 
         columns = decode(self._schema, frames)
-        written = np.repeat([frame.written for frame in frames], [frame.rows for frame in frames])
+        written = (
+            np.repeat([frame.written for frame in frames], [frame.rows for frame in frames]),
+            np.concatenate([np.arange(frame.rows) for frame in frames]),
+        )
         self.first_written = self.first_written or frames[0].written
         self.times = np.concatenate((self.times, columns[self._time]))
         built = [series(field, columns[field.name]) for field in self._schema]
         self._frames = [frame for frame in self._frames if frame.width]
-        self._frames.append(pl.DataFrame([*built, pl.Series(WRITTEN_AT, written, dtype=pl.Int64)]))
+        order = [pl.Series(name, values, dtype=pl.Int64) for name, values in zip(WRITTEN, written, strict=True)]
+        self._frames.append(pl.DataFrame([*built, *order]))
 
 
 def recover(path: Path, table: str) -> Path | None:

@@ -2,11 +2,12 @@
 
 import sqlite3
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import sqlalchemy as sa
 
-from holdfast.core.clock import Clock, SystemClock
+from holdfast.core.clock import Clock, SystemClock, stopwatch_s
 from holdfast.engines.schema import prepare
 from holdfast.engines.sql import SqlCatalog
 from holdfast.errors import StateError
@@ -46,7 +47,7 @@ def _engine(path: Path) -> sa.Engine:
     @sa.event.listens_for(engine, "connect")
     def set_up(connection: sqlite3.Connection, _: Any) -> None:
         connection.isolation_level = None  # the driver must not begin transactions of its own
-        connection.execute("PRAGMA journal_mode = WAL")
+        _use_write_ahead_log(connection)
         connection.execute("PRAGMA synchronous = FULL")
 
     @sa.event.listens_for(engine, "begin")
@@ -59,6 +60,19 @@ def _engine(path: Path) -> sa.Engine:
             connection.exec_driver_sql("SELECT 1 FROM sqlite_master").first()
 
     return engine
+
+
+def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
+    # SQLite does not wait by itself where two processes switch a new file at the same moment.
+    end = stopwatch_s() + WAIT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as failure:
+            if "locked" not in str(failure) or stopwatch_s() > end:
+                raise
+            sleep(0.01)
 
 
 def _unusable(path: Path, failure: sa.exc.DBAPIError) -> StateError:

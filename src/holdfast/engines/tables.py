@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 MISSING_TIME = np.iinfo(np.int64).min
 """The int64 that stands for a missing time, as numpy's NaT does."""
 
-WRITTEN_AT = "_written_at"
-"""Column that rolled rows carry beside their own: microseconds since 1970 UTC, so that the last written still wins."""
+WRITTEN = ("_written_at", "_row")
+"""Columns that rows on disk carry beside their own, so that the last written still wins wherever they are moved:
+when their frame was written, in microseconds since 1970 UTC, and where they stand in it."""
 
 DTYPES: dict[str, np.dtype[Any]] = {"float": np.dtype("<f8"), "int": np.dtype("<i8"), "time": np.dtype("<i8")}
 
@@ -56,8 +57,8 @@ def checked_schema(table: str, schema: Sequence[Field]) -> tuple[Field, ...]:
         names = [field.name for field in schema]
         twice = next(name for name in names if names.count(name) > 1)
         raise StateError(f"the schema for lake table '{table}' names column '{twice}' twice; rename one of them")
-    if WRITTEN_AT in types:
-        raise StateError(f"column '{WRITTEN_AT}' of lake table '{table}' is the lake's own; rename it")
+    if taken := types.keys() & set(WRITTEN):
+        raise StateError(f"column '{min(taken)}' of lake table '{table}' is the lake's own; rename it")
     if types.get(rules.time) != "time":
         raise StateError(f"lake table '{table}' is ordered by '{rules.time}': its schema needs it, of type time")
     if types.get(rules.identity) not in ("text", "int"):
@@ -182,10 +183,11 @@ def cut(
     return frame.filter(pl.Series(keep))
 
 
-def merged(rules: LakeTable, frames: "Sequence[pl.DataFrame]") -> "pl.DataFrame":
-    """Frames as one: last written wins, ordered by time and then by writing.
+def merged(rules: LakeTable, frames: "Sequence[pl.DataFrame]", *, by_time: bool = False) -> "pl.DataFrame":
+    """Frames as one: of rows with the same identity the last written, ordered by time and then by writing.
 
-    Frames that carry `WRITTEN_AT` may come in any order, others come in the order they were written. Raises
+    With `by_time`, rows are the same only if their time is the same too, so that what is left reads alike in every
+    range. Frames that carry `WRITTEN` may come in any order, others come in the order they were written. Raises
     StateError where a column is of types that do not mix.
     """
     import polars as pl
@@ -194,11 +196,13 @@ def merged(rules: LakeTable, frames: "Sequence[pl.DataFrame]") -> "pl.DataFrame"
     if not frames:
         return pl.DataFrame()
     frame = frames[0] if len(frames) == 1 else _stacked(frames)
-    order = [rules.time, WRITTEN_AT] if WRITTEN_AT in frame.columns else [rules.time]
+    written = [name for name in WRITTEN if name in frame.columns]
     if frame[rules.identity].n_unique() < frame.height:
-        if len(order) == 2:
-            frame = frame.sort(WRITTEN_AT, maintain_order=True)
-        frame = frame.unique(subset=rules.identity, keep="last", maintain_order=True)
+        if written:
+            frame = frame.sort(written, maintain_order=True)
+        same = [rules.identity, rules.time] if by_time else [rules.identity]
+        frame = frame.unique(subset=same, keep="last", maintain_order=True)
+    order = [rules.time, *written]
     return frame if _is_ordered(frame, order) else frame.sort(order, maintain_order=True)
 
 
@@ -220,12 +224,13 @@ def _stacked(frames: "Sequence[pl.DataFrame]") -> "pl.DataFrame":
 
 
 def _is_ordered(frame: "pl.DataFrame", order: list[str]) -> bool:
-    times = frame[order[0]].to_physical().to_numpy()
-    if len(order) == 1:
-        return bool(np.all(times[1:] >= times[:-1]))
-    written = frame[order[1]].to_numpy()
-    later, same = times[1:] > times[:-1], times[1:] == times[:-1]
-    return bool(np.all(later | (same & (written[1:] >= written[:-1]))))
+    undecided: Any = np.ones(frame.height - 1, dtype=bool)
+    for name in order:
+        values = frame[name].to_physical().to_numpy()
+        if np.any(undecided & (values[1:] < values[:-1])):
+            return False
+        undecided &= values[1:] == values[:-1]
+    return True
 
 
 def _is_text(value: object) -> bool:

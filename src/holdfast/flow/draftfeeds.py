@@ -132,27 +132,34 @@ def pick_rows(tables: Mapping[str, Table], label_feed: str, label_column: str, f
     return label_feed, unique[0]
 
 
-def pick_times(table: Table, *, is_rows: bool, is_label: bool, found: Found) -> Table:
+def pick_times(table: Table, *, is_rows: bool, truth_at: str | None, found: Found) -> Table:
     """`table` with the columns that say when something happened and when it could be known.
 
     A column with a name of KNOWN_NAMES says when a row could be known. Without one it is, in the feed that is
     predicted, the earliest time of the row, because a prediction is made before what it is about; in all others the
     latest time, because a row is not known before it is complete. The event is a column of EVENT_NAMES, else the
-    first other time.
+    first other time; never `truth_at`, when the label of a row was known, unless there is no other.
     """
-    times = table.times
-    if not times:
+    if not table.times:
         return table
-    named = [name for name in KNOWN_NAMES if name in times]
-    order = sorted(times, key=lambda name: (table.frame[name].null_count(), _middle(table.frame[name])))
-    complete = [name for name in order if not table.frame[name].null_count()] or order
-    known = named[0] if named else complete[0 if is_rows and not is_label else -1]
-    others = [name for name in times if name != known] or [known]
+    named = [name for name in KNOWN_NAMES if name in table.times]
+    known = named[0] if named else earliest_time(table) if is_rows else latest_time(table)
+    others = [name for name in table.times if name not in (known, truth_at)] or [known]
     event = next((name for name in EVENT_NAMES if name in others), others[0])
-    if len(times) > 1:
-        why = "its name says so" if named else f"it is the {'earliest' if is_rows and not is_label else 'latest'} time"
+    if len(table.times) > 1:
+        why = "its name says so" if named else f"it is the {'earliest' if is_rows else 'latest'} time"
         found.note(f"a row of {table.name} is known at {known}: {why}", f"data.feeds.{table.name}")
     return msgspec.structs.replace(table, known_at=known, event_at=event)
+
+
+def earliest_time(table: Table) -> str:
+    """The time column that is always there, or most often, and of those the earliest by its median."""
+    return min(table.times, key=lambda name: (table.frame[name].null_count(), _middle(table.frame[name])))
+
+
+def latest_time(table: Table) -> str:
+    """The latest time column by its median."""
+    return max(table.times, key=lambda name: _middle(table.frame[name]))
 
 
 def is_unique(series: pl.Series) -> bool:

@@ -29,7 +29,7 @@ from holdfast.core.spec import (
 from holdfast.core.specwords import fill_names
 from holdfast.errors import DataError
 from holdfast.flow.columns import describe
-from holdfast.flow.draftfeeds import Found, Table, find_tables, pick_label, pick_rows, pick_times
+from holdfast.flow.draftfeeds import Found, Table, find_tables, latest_time, pick_label, pick_rows, pick_times
 from holdfast.flow.draftjoins import join_feeds
 from holdfast.flow.joins import assemble
 
@@ -66,16 +66,18 @@ def draft(
     tables = find_tables(directory, root or directory, found)
     label_feed, label_column = pick_label(tables, label, found)
     rows_feed, key = pick_rows(tables, label_feed, label_column, found)
+    own_truth_at = latest_time(tables[rows_feed]) if label_feed == rows_feed and tables[rows_feed].times else None
     for name, table in tables.items():
-        tables[name] = pick_times(table, is_rows=name == rows_feed, is_label=name == label_feed, found=found)
+        is_rows = name == rows_feed
+        tables[name] = pick_times(table, is_rows=is_rows, truth_at=own_truth_at if is_rows else None, found=found)
     rows = tables[rows_feed]
     if rows.event_at is None:
-        raise DataError(
-            f"feed '{rows_feed}' is predicted but has no time column; add one such as `event_at` in ISO 8601"
-        )
-    truth_at = tables[label_feed].known_at
+        raise DataError(f"feed '{rows_feed}' is predicted but has no time column; add one such as `event_at`, ISO 8601")
+    truth_at = own_truth_at or tables[label_feed].known_at
     if truth_at is None:
         raise DataError(f"feed '{label_feed}' has the label but no time column; add `known_at`, when each was known")
+    if truth_at == rows.event_at and label_feed == rows_feed:
+        found.note(f"labels are known at {truth_at}, with the row itself: no other time says when", "data.label")
     unit = _unit(rows, key, found)
     feeds = join_feeds(tables, rows_feed, label_feed, key, found)
     data = Data(

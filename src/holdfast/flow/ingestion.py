@@ -55,6 +55,7 @@ class FeedIngested(msgspec.Struct, frozen=True, kw_only=True):
     files: int = 0
     rows_read: int = 0
     rows_kept: int = 0
+    """Written to the lake, where those that share an identity are one."""
     rows_quarantined: int = 0
     newest: datetime | None = None
     """Newest `known_at` ever taken in."""
@@ -121,7 +122,7 @@ def feed_tables(
         intakes = {name: intake(tx, spec.system, name) for name in spec.data.feeds}
     for name, taken in intakes.items():
         frame = lake.scan(f"{FEEDS.name}/{name}", spec.system, until=end)
-        tables[name] = unstored(frame, taken.kinds) if frame.width else empty_table(spec.data, name)
+        tables[name] = unstored(frame, taken.kinds) if taken.kinds else empty_table(spec.data, name)
     return tables
 
 

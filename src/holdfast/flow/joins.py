@@ -55,7 +55,8 @@ def assemble(
       (the latest known_at where the feed has no event_at); missing when that is older than `within`. A row that comes
       late never hides a newer observation. A feed without known_at is a lookup table: the last row of each `by`.
     - `aggregate`: over the rows of the feed with the same `by` and known_at in (row.known_at - last, row.known_at].
-      Missing and infinite values do not count; an empty window has count 0, sum 0, and no mean, min or max.
+      Missing and infinite values do not count; an empty window has count 0, sum 0, and no mean, min or max; a row
+      without a value to join on has none of them.
 
     Predicted rows without known_at or event_at are left out, feed rows without known_at, event_at or `by` are not
     joined: ingestion has put them into quarantine. A feed without rows gives missing values. Takes about a second for
@@ -124,9 +125,7 @@ def _join(
 ) -> dict[str, pl.Series]:
     """The wanted features of one feed, one value per row of `rows`."""
     if not table.height:
-        empty = {feature: 0.0 if source.function in ("count", "sum") else None for feature, source in wanted.items()}
-        return {feature: pl.Series([value], dtype=pl.Float64).new_from_index(0, rows.height)
-                for feature, value in empty.items()}  # fmt: skip
+        table = _no_rows(feed, rows, wanted)
     for source in wanted.values():
         _text_or_any(table, source.column, name)
     taken = {feature: source.column for feature, source in wanted.items() if source.function is None}
@@ -138,6 +137,13 @@ def _join(
             raise DataError(f"data.feeds.{name}.aggregate: needs `known_at` and `last`, how far back it looks")
         found |= _aggregated(feed.last, groups, at, rows, aggregated)
     return found
+
+
+def _no_rows(feed: Feed, rows: pl.DataFrame, wanted: Mapping[str, Joined]) -> pl.DataFrame:
+    """A feed before its first row, with the columns that its join reads."""
+    types: dict[str, pl.DataType] = {source.column: pl.Float64() for source in wanted.values()}
+    types |= {column: rows.schema[column] for column in feed.by if column in rows.columns}
+    return pl.DataFrame(schema=types | {time: TIME for time in (feed.event_at, feed.known_at) if time})
 
 
 def _reached(feed: Feed, known: pl.Series, asked: pl.Series, *, take: bool) -> pl.Series:
@@ -156,7 +162,10 @@ def _reached(feed: Feed, known: pl.Series, asked: pl.Series, *, take: bool) -> p
 def _grouped(
     name: str, feed: Feed, table: pl.DataFrame, rows: pl.DataFrame, *, take: bool
 ) -> tuple[pl.DataFrame, pl.Series]:
-    """The feed's usable rows with their group number and times, in order; and the group number of each of `rows`."""
+    """The feed's usable rows with their group number and times, in order; and the group number of each of `rows`:
+
+    -1 where the feed has no row of that group, null where the row has no value to join on.
+    """
     for column in feed.by:
         _text_or_any(rows, column, f"data.feeds.{name}.by")
         _text_or_any(table, column, name)
@@ -179,8 +188,12 @@ def _grouped(
         pl.int_range(pl.len(), dtype=pl.Int64).alias("__group")
     )  # fmt: skip
     right = right.join(groups, on=list(feed.by), how="left", maintain_order="left")
-    at = left.join(groups, on=list(feed.by), how="left", maintain_order="left")["__group"]
-    return right.sort("__group", "__known", "__event", maintain_order=True), at
+    # A value to join on that no row of the feed has yet is asked about all the same: its count is 0, not unknown.
+    is_asked = pl.all_horizontal(pl.col(column).is_not_null() for column in feed.by)
+    at = left.join(groups, on=list(feed.by), how="left", maintain_order="left").select(
+        pl.coalesce("__group", pl.when(is_asked).then(pl.lit(-1, pl.Int64)))
+    )
+    return right.sort("__group", "__known", "__event", maintain_order=True), at.to_series()
 
 
 def _taken(

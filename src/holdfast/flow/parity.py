@@ -18,7 +18,7 @@ from holdfast.errors import HoldfastError, ParityFailed
 FloatArray = np.ndarray[Any, np.dtype[np.floating[Any]]]
 
 TOLERANCE = 1e-5
-"""Largest accepted difference of an answer, relative to its size where that is above 1."""
+"""Largest accepted difference of an answer, in proportion to it or to the mean size of all where that is above 1."""
 REAL_ROWS = 5_000
 """How many real rows are asked, evenly spread over the training and hold-out rows."""
 BLANKED_ROWS = 32
@@ -89,5 +89,6 @@ def _worst(runtime: Runtime, probes: FloatArray, expected: FloatArray) -> float:
     alone = np.concatenate([runtime.run(probes[i : i + 1]) for i in range(min(SINGLE_ROWS, len(probes)))])
     answered = np.concatenate([together, alone])
     wanted = np.concatenate([expected, expected[: len(alone)]])
-    apart = np.abs(answered - wanted) / np.maximum(1, np.abs(wanted))
+    size = np.abs(wanted)
+    apart = np.abs(answered - wanted) / np.maximum(max(1.0, float(size.mean())), size)
     return float(apart.max()) if np.isfinite(apart).all() else float("inf")

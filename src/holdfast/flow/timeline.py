@@ -17,12 +17,14 @@ class Span(msgspec.Struct, frozen=True):
     first: Integers
     last: Integers
     known: Integers
-    """Which questions could be asked at all: those whose group exists."""
+    """Which questions could be asked at all: those with a group, be it one without rows."""
     length: timedelta
 
 
 class Timeline:
     """Rows sorted by group, then time; each question is a group and a time. Groups count from 0 without a hole.
+
+    A question about group -1 is about one without rows; about a null group it cannot be answered.
 
     Times become ranks, so that group and time make one integer and a whole frame is answered by one binary search.
     """
@@ -48,7 +50,7 @@ class Timeline:
         start = self._start(asked)
         first = np.maximum(self._until(asked, at - length // timedelta(microseconds=1)) + 1, start)
         last = np.where(asked < 0, start - 1, self._until(asked, at))
-        return Span(first, last, np.flatnonzero(asked >= 0), length)
+        return Span(first, last, np.flatnonzero(group.is_not_null().to_numpy()), length)
 
     def _until(self, group: Integers, at: Integers) -> Integers:
         rank = np.searchsorted(self._ranks, at, side="right") - 1
@@ -59,12 +61,12 @@ class Timeline:
 
 
 def counts(timeline: Timeline, span: Span, values: pl.Series) -> pl.Series:
-    """How many finite values lie in each span, as Float64; null where the group is unknown."""
+    """How many finite values lie in each span, as Float64; null where the group is null."""
     return _total(timeline, span, np.isfinite(_floats(values)).astype(np.float64))
 
 
 def sums(timeline: Timeline, span: Span, values: pl.Series) -> pl.Series:
-    """Sum of the finite values in each span; 0 where there is none, null where the group is unknown."""
+    """Sum of the finite values in each span; 0 where there is none, null where the group is null."""
     floats = _floats(values)
     return _total(timeline, span, np.where(np.isfinite(floats), floats, 0.0))
 

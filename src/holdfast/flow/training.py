@@ -224,7 +224,9 @@ def signature_of(spec: SystemSpec, task: Task, fit: pl.DataFrame) -> Signature:
     """The signature of a version: the file's columns, with the ranges and categories that it leaves open as seen."""
     pinned = Signature(columns=tuple(spec.data.columns.values()), task=task.name, output=task.output)
     rows = read_frame(pinned, fit)
-    return msgspec.structs.replace(pinned, columns=tuple(_seen(column, rows) for column in pinned.columns))
+    made = msgspec.structs.replace(pinned, columns=tuple(_seen(column, rows) for column in pinned.columns))
+    # As it will be read from its file, where a bound given as 0 is 0.0: else its hash would differ.
+    return msgspec.json.decode(msgspec.json.encode(made), type=Signature)
 
 
 def _seen(column: Column, rows: Rows) -> Column:

@@ -10,7 +10,7 @@ import binascii
 import hashlib
 import os
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import msgspec
 from cryptography.exceptions import InvalidSignature
@@ -19,32 +19,33 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from holdfast.errors import StateError, Tampered
 
-BUNDLE_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://model_signing/signature/v1.0"
 
 
-class _Signature(msgspec.Struct):
+class _Signature(msgspec.Struct, forbid_unknown_fields=True):
     sig: str
+    keyid: Literal[""]
 
 
-class _Envelope(msgspec.Struct, rename="camel"):
+class _Envelope(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     payload: str
-    payload_type: str
+    payload_type: Literal["application/vnd.in-toto+json"]
     signatures: list[_Signature]
 
 
-class _PublicKey(msgspec.Struct):
+class _PublicKey(msgspec.Struct, forbid_unknown_fields=True):
     hint: str
 
 
-class _Material(msgspec.Struct, rename="camel"):
+class _Material(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     public_key: _PublicKey
+    tlog_entries: Annotated[list[Any], msgspec.Meta(max_length=0)]
 
 
-class _Bundle(msgspec.Struct, rename="camel"):
-    media_type: str
+class _Bundle(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    media_type: Literal["application/vnd.dev.sigstore.bundle.v0.3+json"]
     verification_material: _Material
     dsse_envelope: _Envelope
 
@@ -126,8 +127,8 @@ def signed_digests(bundle: bytes, key: ec.EllipticCurvePublicKey, where: str) ->
         signatures = [base64.b64decode(s.sig, validate=True) for s in parsed.dsse_envelope.signatures]
     except (msgspec.MsgspecError, binascii.Error, ValueError) as error:
         _refuse(where, f"its signature bundle cannot be read: {error}")
-    if parsed.media_type != BUNDLE_TYPE or parsed.dsse_envelope.payload_type != PAYLOAD_TYPE or len(signatures) != 1:
-        _refuse(where, "its signature bundle is not a model-signing bundle of version 1 with one signature")
+    if len(signatures) != 1:
+        _refuse(where, f"its signature bundle holds {len(signatures)} signatures, not one")
     if parsed.verification_material.public_key.hint != hashlib.sha256(_pem(key)).hexdigest():
         _refuse(where, "it was signed with another key than the one it is checked against")
     try:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from threading import Event
 from types import FrameType
@@ -26,6 +27,7 @@ from holdfast.serve.heartbeat import read_heartbeat
 log = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
+_KILL_S = 0.5
 
 
 class ChildSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -211,9 +213,12 @@ class Supervisor:
         child.state = ChildState(is_alive=True, started_s=now_s, fast_deaths=child.state.fast_deaths)
 
     def _kill(self, child: _Child) -> None:
-        if child.process is not None:
-            child.process.kill()
-            child.process.wait()
+        if child.process is None:
+            return
+        child.process.kill()
+        # One that waits for a dead disk ends when the disk answers; nobody else may wait for it.
+        with suppress(subprocess.TimeoutExpired):
+            child.process.wait(_KILL_S)
 
     def end(self) -> None:
         """End every child: SIGTERM, then after `stop_s` SIGKILL. Closes the sockets."""

@@ -132,7 +132,8 @@ class Follower:
         self._followed_s = 0.0
         self._beat_s = 0.0
         self._error = ""
-        self._following: asyncio.Task[None] | None = None
+        self.following: asyncio.Task[None] | None = None
+        """The change of routes that is under way, or the last one."""
 
     async def start(self) -> None:
         """Follow the routes that there are, and beat for the first time."""
@@ -141,11 +142,11 @@ class Follower:
     def look(self) -> None:
         """Follow the routes file if it changed, or if a version could not be loaded a while ago; beat if it is time."""
         now_s = stopwatch_s()
-        if self._following is None or self._following.done():
+        if self.following is None or self.following.done():
             is_retry = bool(self._plane.acknowledgement().held) and now_s - self._followed_s >= self._setup.retry_s
             if is_retry or _stamp(self._setup.routes) != self._seen:
                 # A task of its own: loading takes its time, and this process must be seen to live meanwhile.
-                self._following = asyncio.create_task(self._follow())
+                self.following = asyncio.create_task(self._follow())
         if now_s - self._beat_s >= self._setup.beat_s:
             self._plane.recorder.rotate(self._setup.seal_s)
             self._beat()

@@ -6,7 +6,7 @@ from alembic import op
 revision = "0001"
 down_revision = None
 
-KINDS = ("snapshots", "runs", "versions", "releases", "routes", "incidents", "jobs", "marks", "tokens")
+KINDS = ("system_files", "snapshots", "runs", "versions", "releases", "routes", "incidents", "jobs", "marks", "tokens")
 
 # SQLite counts up only in a column declared INTEGER; elsewhere the numbers may outgrow 32 bits.
 _COUNT = sa.BigInteger().with_variant(sa.Integer(), "sqlite")

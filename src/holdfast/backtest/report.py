@@ -1,0 +1,125 @@
+"""A backtest's report: as JSON for scripts, as tables for people."""
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from holdfast.backtest.runner import Report
+from holdfast.backtest.scoring import Outcome
+
+METRICS = {
+    "classification": ("log_loss", "brier", "roc_auc", "bias"),
+    "regression": ("mae", "rmse", "r2", "bias"),
+}
+"""The metrics that a report shows, by task; the first is shown by month."""
+PASSED_ON = ("took_s", "training_s", "false_alarms_per_month", "predictions", "labelled", "retrains")
+
+
+def to_json(report: Report, task: str) -> bytes:
+    """The report as JSON: ``policies``, ``faults``, ``predictions_per_s``, ``took_s`` and the details behind them."""
+    found = {
+        "system": report.system,
+        "start": report.start,
+        "end": report.end,
+        "policies": {name: _outcome(outcome, task) for name, outcome in report.policies.items()},
+        "faults": report.faults,
+        "faulted": _outcome(report.faulted, task) if report.faulted else None,
+        "predictions_per_s": report.predictions_per_s,
+        "took_s": report.took_s,
+    }
+    return msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n"
+
+
+def _outcome(outcome: Outcome, task: str) -> dict[str, Any]:
+    shown = METRICS[task]
+    months = ("month", "predictions", "labelled", *shown)
+    return {
+        **{name: outcome.metrics.get(name) for name in shown},
+        "by_month": [{name: month.get(name) for name in months} for month in outcome.by_month],
+        **{name: getattr(outcome, name) for name in PASSED_ON},
+        "alarms": len(outcome.alarms),
+        "alarms_without_harm": sum(not alarm.with_harm for alarm in outcome.alarms),
+        "alarms_uncalibrated": sum(not alarm.calibrated for alarm in outcome.alarms),
+        "incidents": outcome.alarms,
+        "releases": outcome.releases,
+    }
+
+
+def show(report: Report, task: str, console: Console) -> None:
+    """Print the report as tables."""
+    shown = METRICS[task]
+    console.print(_policies(report, shown))
+    console.print(_months(report, shown[0]))
+    console.print(_alarms(report))
+    if report.faults:
+        console.print(_faults(report))
+    total = sum(outcome.predictions for outcome in report.policies.values())
+    total += report.faulted.predictions if report.faulted else 0
+    console.print(
+        f"{total:,} predictions through the whole loop, {report.predictions_per_s:,.0f} a second and process "
+        f"(training left out); {report.took_s:.0f} s in all"
+    )
+
+
+def _policies(report: Report, shown: tuple[str, ...]) -> Table:
+    table = Table(title=f"Policies, {_day(report.start)} to {_day(report.end)}, without faults", title_justify="left")
+    for column in ("policy", *shown, "retrains", "released"):
+        table.add_column(column, justify="left" if column == "policy" else "right")
+    for name, outcome in report.policies.items():
+        released = sum(any_live(release.state) for release in outcome.releases[1:])
+        values = [_number(outcome.metrics.get(metric)) for metric in shown]
+        table.add_row(name, *values, str(outcome.retrains), str(released))
+    return table
+
+
+def any_live(state: str) -> bool:
+    """Whether a release in this state has been live."""
+    return state in ("live", "retired")
+
+
+def _months(report: Report, metric: str) -> Table:
+    table = Table(title=f"{metric} by month", title_justify="left")
+    table.add_column("month")
+    for name in report.policies:
+        table.add_column(name, justify="right")
+    for i, month in enumerate(next(iter(report.policies.values())).by_month):
+        values = [_number(outcome.by_month[i].get(metric)) for outcome in report.policies.values()]
+        best = min(range(len(values)), key=lambda k: values[k])
+        table.add_row(month["month"], *(f"[bold]{v}[/bold]" if k == best else v for k, v in enumerate(values)))
+    return table
+
+
+def _alarms(report: Report) -> Table:
+    table = Table(title="Alarms in the runs without faults", title_justify="left")
+    for column in ("policy", "alarms", "with harm", "without harm", "not calibrated", "without harm a month"):
+        table.add_column(column, justify="left" if column == "policy" else "right")
+    for name, outcome in report.policies.items():
+        with_harm = sum(alarm.with_harm for alarm in outcome.alarms)
+        uncalibrated = sum(not alarm.calibrated for alarm in outcome.alarms)
+        counts = (len(outcome.alarms), with_harm, len(outcome.alarms) - with_harm, uncalibrated)
+        table.add_row(name, *map(str, counts), f"{outcome.false_alarms_per_month:.2f}")
+    return table
+
+
+def _faults(report: Report) -> Table:
+    table = Table(title="Faults, in a run of their own", title_justify="left")
+    for column in ("fault", "began", "detected", "after", "by", "what was done"):
+        table.add_column(column, overflow="fold")
+    for fault in report.faults:
+        found = fault.detected_at
+        after = f"{(found - fault.injected_at).total_seconds() / 86400:.1f} d" if found else ""
+        table.add_row(
+            fault.name, _day(fault.injected_at), _day(found) if found else "not detected", after, fault.check, fault.action
+        )
+    return table
+
+
+def _day(at: datetime) -> str:
+    return at.strftime("%Y-%m-%d")
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"

@@ -1,0 +1,40 @@
+"""``holdfast init``: infer a system file from data."""
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from holdfast.cli.arguments import HERE, AsJson
+from holdfast.core.specdump import dump_spec
+from holdfast.core.specfile import spec_hash
+from holdfast.errors import StateError
+from holdfast.flow.drafting import draft
+
+
+def init(
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder of CSV, Parquet or JSON-lines files.")],
+    label: Annotated[str | None, typer.Option(help="The label, as feed.column.")] = None,
+    system: Annotated[str | None, typer.Option(help="Name of the system; by default that of the folder.")] = None,
+    timezone: Annotated[str | None, typer.Option(help="Time zone that defines a day.")] = None,
+    out: Annotated[Path, typer.Option(help="Where the system file is written.")] = HERE,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Infer the system file from data: feeds and their joins, types, ranges, categories, label and what must hold.
+
+    Each decision is told, and stands as a comment in the file. Read them: from then on the file is what holds.
+    """
+    if out.exists() and not force:
+        raise StateError(f"{out} is already there; give --out another name, or --force to replace it")
+    drafted = draft(data, label=label, system=system, timezone=timezone, root=out.resolve().parent)
+    out.write_text(dump_spec(drafted.spec, drafted.comments))
+    if as_json:
+        found = {"file": str(out), "hash": spec_hash(drafted.spec), "notes": drafted.notes}
+        typer.echo(msgspec.json.encode(found).decode())
+        return
+    for note in drafted.notes:
+        typer.echo(f"  - {note}")
+    typer.echo(f"{out}: system '{drafted.spec.system}' with {len(drafted.spec.data.columns)} features; read it, then")
+    typer.echo(f"  holdfast train {out}")

@@ -1,0 +1,36 @@
+from datetime import UTC, datetime, timedelta
+
+from holdfast.checks.freshness import Freshness
+from holdfast.core.evidence import Grade
+
+NOW = datetime(2013, 7, 1, 12, tzinfo=UTC)
+
+
+def graded(window, newest, allowed):
+    facts = {"feeds": newest, "fresh": allowed, "now": NOW}
+    return {r.subject: (r, *Freshness().grade(r)) for r in Freshness().measure(window([], facts))}
+
+
+def test_a_feed_within_its_promise_passes_and_a_stale_one_fails(window):
+    found = graded(
+        window,
+        {"weather": NOW - timedelta(hours=1), "flights": NOW - timedelta(hours=5), "planes": None},
+        {"weather": timedelta(hours=2), "flights": timedelta(hours=2)},
+    )
+    assert (found["weather"][0].value, found["weather"][1]) == (3600.0, Grade.PASS)
+    assert (found["flights"][0].value, found["flights"][1]) == (18000.0, Grade.FAIL)
+    assert "above 7,200" in found["flights"][2]
+    assert "planes" not in found
+
+
+def test_a_feed_that_never_delivered_is_unknown(window):
+    for newest in ({"weather": None}, {}):
+        reading, grade, why = graded(window, newest, {"weather": timedelta(hours=2)})["weather"]
+        assert (reading.value, grade) == (None, Grade.UNKNOWN)
+        assert "not delivered anything yet" in why
+
+
+def test_a_row_from_the_future_is_a_warning_about_clocks(window):
+    _, grade, why = graded(window, {"weather": NOW + timedelta(hours=3)}, {"weather": timedelta(hours=2)})["weather"]
+    assert grade is Grade.WARN
+    assert "a clock is wrong" in why

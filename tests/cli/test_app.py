@@ -1,0 +1,55 @@
+"""How commands are found and how errors end."""
+
+import sys
+from types import ModuleType
+from typing import Any
+
+import pytest
+import typer
+
+from holdfast.cli import app
+from holdfast.errors import Overloaded
+
+
+def verify(rows: int = 3) -> None:
+    """Verify the log."""
+    typer.echo(f"{rows} rows")
+
+
+def refuse() -> None:
+    """Refuse."""
+    raise Overloaded("the queue is full\ntry again later")
+
+
+@pytest.fixture(autouse=True)
+def commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two more commands: a group of its own, and one that raises."""
+    module: Any = ModuleType("fake_commands")
+    module.refuse = refuse
+    module.audit = typer.Typer(add_completion=False, rich_markup_mode=None)
+    module.audit.callback()(lambda: None)
+    module.audit.command()(verify)
+    monkeypatch.setitem(sys.modules, "fake_commands", module)
+    monkeypatch.setitem(app.COMMANDS, "audit", ("fake_commands:audit", "Look at the log."))
+    monkeypatch.setitem(app.COMMANDS, "refuse", ("fake_commands:refuse", "Refuse."))
+
+
+def exit_code(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Any:
+    monkeypatch.setattr(sys, "argv", ["holdfast", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        app.main()
+    return ended.value.code
+
+
+def test_a_command_may_have_commands_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code(monkeypatch, "audit", "verify", "--rows", "4") == 0
+    assert capsys.readouterr().out == "4 rows\n"
+
+
+def test_an_error_ends_with_its_exit_code_and_a_line_per_problem(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code(monkeypatch, "refuse") == 9
+    assert capsys.readouterr().err == "error: the queue is full\nerror: try again later\n"

@@ -1,0 +1,207 @@
+import errno
+import os
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from holdfast.engines import segments
+from holdfast.engines.segments import OPEN, SEALED, SegmentReader, SegmentWriter, recover
+from holdfast.errors import CorruptSegment, StateError
+from holdfast.testing import PREDICTION_FIELDS, predictions
+
+
+def ticking():
+    count = iter(range(1, 10**9))
+    return lambda: next(count)
+
+
+def a_writer(directory, record="process"):
+    return SegmentWriter(directory, "predictions", PREDICTION_FIELDS, record=record, now=ticking())
+
+
+def ids_in(path, *, is_sealed=False):
+    reader = SegmentReader("predictions")
+    reader.read(path, is_sealed=is_sealed)
+    frame = reader.frame()
+    return frame["prediction_id"].to_list() if frame.width else []
+
+
+def only(directory):
+    (path,) = directory.iterdir()
+    return path
+
+
+@pytest.fixture
+def whole(tmp_path):
+    """Bytes of an open segment with three frames of 1, 2 and 1 rows, and where each frame ends."""
+    writer = a_writer(tmp_path / "whole")
+    ends = [writer.size_bytes]
+    for ids in (["a"], ["b", "ü☃"], ["d"]):
+        writer.append(predictions(ids), len(ids))
+        ends.append(writer.size_bytes)
+    writer.abandon()
+    return only(tmp_path / "whole").read_bytes(), ends
+
+
+def test_a_segment_cut_at_any_byte_gives_exactly_the_whole_frames_before(tmp_path, whole):
+    data, ends = whole
+    path = tmp_path / f"cut{OPEN}"
+    for length in range(len(data) + 1):
+        path.write_bytes(data[:length])
+        expected = [
+            id for end, ids in zip(ends[1:], (["a"], ["b", "ü☃"], ["d"]), strict=True) if end <= length for id in ids
+        ]
+        assert ids_in(path) == expected, length
+
+
+@given(at=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+def test_a_changed_byte_before_whole_frames_is_reported_with_file_and_offset(tmp_path, whole, at, flip):
+    data, ends = whole
+    where = int(at * ends[-2])
+    damaged = bytearray(data)
+    damaged[where] ^= flip
+    path = tmp_path / f"damaged{OPEN}"
+    path.write_bytes(damaged)
+    start = max(end for end in (0, *ends) if end <= where)
+    with pytest.raises(CorruptSegment) as raised:
+        ids_in(path)
+    assert f"{path}: the frame at byte {start} is damaged" in str(raised.value)
+    # What the message says to do gives the rows before the damage.
+    os.truncate(path, start)
+    assert ids_in(path) == ["a", "b", "ü☃", "d"][: {0: 0, ends[0]: 0, ends[1]: 1, ends[2]: 3}[start]]
+
+
+def test_a_torn_last_frame_is_damage_in_a_sealed_segment(tmp_path, whole):
+    data, ends = whole
+    path = tmp_path / f"x{SEALED}"
+    path.write_bytes(data[:-1])
+    with pytest.raises(CorruptSegment, match=f"byte {ends[-2]} "):
+        ids_in(path, is_sealed=True)
+
+
+def test_a_sealed_segment_that_lost_its_end_is_reported(tmp_path):
+    writer = a_writer(tmp_path)
+    writer.append(predictions(["a"]), 1)
+    size = writer.size_bytes
+    writer.seal()
+    path = only(tmp_path)
+    assert path.name.endswith(SEALED)
+    assert ids_in(path, is_sealed=True) == ["a"]
+    os.truncate(path, size)
+    with pytest.raises(CorruptSegment, match=f"byte {size} is damaged or missing"):
+        ids_in(path, is_sealed=True)
+
+
+def test_a_missing_frame_is_reported(tmp_path, whole):
+    data, ends = whole
+    path = tmp_path / f"x{OPEN}"
+    path.write_bytes(data[: ends[1]] + data[ends[2] :])
+    with pytest.raises(CorruptSegment, match=f"byte {ends[1]} "):
+        ids_in(path)
+
+
+def test_a_reader_takes_in_only_what_was_added(tmp_path):
+    writer = a_writer(tmp_path)
+    reader = SegmentReader("predictions")
+    seen = []
+    for id in "abc":
+        writer.append(predictions([id]), 1)
+        before = reader.offset
+        reader.read(only(tmp_path), is_sealed=False)
+        assert reader.offset == writer.size_bytes > before
+        seen.append(id)
+        assert reader.frame()["prediction_id"].to_list() == seen
+    writer.abandon()
+
+
+def test_the_segment_of_a_living_writer_is_not_recovered_and_that_of_a_dead_one_is_sealed_whole(tmp_path):
+    writer = a_writer(tmp_path)
+    writer.append(predictions(["a"]), 1)
+    path = only(tmp_path)
+    assert recover(path, "predictions") is None
+    writer.abandon()
+    with path.open("ab") as file:
+        file.write(b"HFSG torn")
+    sealed = recover(path, "predictions")
+    assert sealed == only(tmp_path)
+    assert ids_in(sealed, is_sealed=True) == ["a"]
+
+
+def test_a_dead_writers_segment_without_a_schema_is_removed(tmp_path):
+    path = tmp_path / f"x{OPEN}"
+    path.write_bytes(b"HFSG")
+    assert recover(path, "predictions") is None
+    assert list(tmp_path.iterdir()) == []
+
+
+class FullDisk:
+    """Takes so many more bytes, then says that the disk is full."""
+
+    def __init__(self, room):
+        self.room = room
+
+    def writev(self, fd, parts):
+        return self.write(fd, b"".join(parts))
+
+    def write(self, fd, data):
+        if not self.room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        taken = bytes(data)[: self.room]
+        self.room -= len(taken)
+        return os.write(fd, taken)
+
+    def __getattr__(self, name):
+        return getattr(os, name)
+
+
+@pytest.mark.parametrize("room", [0, 1, 39, 40, 60])
+@pytest.mark.parametrize("record", ["process", "disk"])
+def test_a_full_disk_is_said_and_leaves_the_last_whole_frame(tmp_path, monkeypatch, room, record):
+    writer = a_writer(tmp_path, record)
+    writer.append(predictions(["a"]), 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(segments, "os", FullDisk(room))
+        with pytest.raises(StateError, match=r"No space left.*free space on this disk.*Nothing of these rows"):
+            writer.append(predictions(["b"]), 1)
+    assert only(tmp_path).stat().st_size == writer.size_bytes
+    writer.append(predictions(["c"]), 1)
+    writer.seal()
+    assert ids_in(only(tmp_path), is_sealed=True) == ["a", "c"]
+
+
+def test_rows_that_wait_in_memory_survive_a_full_disk_and_are_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr(segments, "MOST_WAITING_BYTES", 50)
+    writer = a_writer(tmp_path, "memory")
+    writer.append(predictions(["a"]), 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(segments, "os", FullDisk(5))
+        with pytest.raises(StateError, match="free space"):
+            writer.append(predictions(["b"]), 1)
+    assert ids_in(only(tmp_path)) == []
+    writer.append(predictions(["c"]), 1)
+    writer.seal()
+    assert ids_in(only(tmp_path), is_sealed=True) == ["a", "c"]
+
+
+class BrokenDisk(FullDisk):
+    def fdatasync(self, fd):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def test_after_a_failed_sync_the_segment_is_not_trusted_any_more(tmp_path, monkeypatch):
+    writer = a_writer(tmp_path, "disk")
+    writer.append(predictions(["a"]), 1)
+    monkeypatch.setattr(segments, "os", BrokenDisk(10**6))
+    with pytest.raises(StateError, match=r"Input/output error; check this disk"):
+        writer.append(predictions(["b"]), 1)
+    assert writer.is_broken
+    writer.abandon()
+    assert ids_in(only(tmp_path)) == ["a"]
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StateError, match=r"cannot make a segment in .*file.*check that it is writable"):
+        a_writer(tmp_path / "file" / "x")

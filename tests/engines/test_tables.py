@@ -1,0 +1,39 @@
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from holdfast.core.protocols import PREDICTIONS
+from holdfast.engines.tables import WRITTEN, checked_schema, cut, merged
+from holdfast.errors import StateError
+from holdfast.testing import PREDICTION_FIELDS, Field
+
+bound = st.none() | st.integers(-5, 15)
+
+
+@given(st.lists(st.integers(0, 10), max_size=12), bound, bound)
+def test_a_cut_keeps_the_rows_of_the_range_in_their_order(times, since, until):
+    frame = pl.DataFrame({"n": list(range(len(times)))}, schema={"n": pl.Int64})
+    expected = [n for n, t in enumerate(times) if (since is None or t >= since) and (until is None or t < until)]
+    assert cut(frame, np.array(times, dtype=np.int64), since, until)["n"].to_list() == expected
+
+
+rows = st.lists(st.tuples(st.integers(0, 5), st.sampled_from("abcd")), max_size=12)
+
+
+@given(rows, st.randoms(use_true_random=False))
+def test_merging_in_any_order_gives_the_last_written_row_of_each_identity_by_time(rows, random):
+    frames = [
+        pl.DataFrame({"event_at": [t], "prediction_id": [id], "n": [n], WRITTEN[0]: [n // 3], WRITTEN[1]: [n % 3]})
+        for n, (t, id) in enumerate(rows)
+    ]
+    expected = sorted({id: (t, n) for n, (t, id) in enumerate(rows)}.values())
+    random.shuffle(frames)
+    frame = merged(PREDICTIONS, frames)
+    assert [tuple(row) for row in frame.select("event_at", "n").rows()] == expected if rows else frame.shape == (0, 0)
+
+
+def test_the_lakes_own_column_cannot_be_recorded():
+    with pytest.raises(StateError, match="is the lake's own"):
+        checked_schema("predictions", (*PREDICTION_FIELDS, Field(WRITTEN[1], "int")))

@@ -1,0 +1,246 @@
+"""A system file from a folder: what is found, how it joins, what is pinned, and what is said where it cannot be."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from holdfast.core.signature import Column
+from holdfast.core.spec import Feed
+from holdfast.core.specdump import dump_spec
+from holdfast.core.specfile import parse_spec
+from holdfast.errors import DataError, SourceError
+from holdfast.flow.drafting import Draft, draft
+
+HOUR = timedelta(hours=1)
+START = datetime(2020, 1, 1, tzinfo=UTC)
+COUNT = 400
+
+
+def hours(every: float = 1, count: int = COUNT, after: float = 0) -> list[datetime]:
+    return [START + (i * every + after) * HOUR for i in range(count)]
+
+
+def trips() -> pl.DataFrame:
+    places = range(COUNT)
+    return pl.DataFrame(
+        {
+            "id": [f"t{i}" for i in places],
+            "planned_at": hours(after=3),
+            "listed_at": hours(),
+            "bus": [f"bus{i % 40}" for i in places],
+            "station": ["abc"[i % 3] for i in places],
+            "line": ["north" if i % 2 else "south" for i in places],
+            "length": [10 + i % 7 for i in places],
+            "always": [1] * COUNT,
+            "remark": [f"{i} {i}" for i in places],
+            "is_night": [i % 24 < 6 for i in places],
+        }
+    )
+
+
+def departures() -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "id": [f"t{i}" for i in range(COUNT)],
+            "departed_at": hours(after=3.1),
+            "station": ["abc"[i % 3] for i in range(COUNT)],
+            "line": ["north" if i % 2 else "south" for i in range(COUNT)],
+            "delay": [i % 11 for i in range(COUNT)],
+        }
+    )
+
+
+def weather() -> pl.DataFrame:
+    frame = pl.DataFrame({"observed_at": hours(), "temp": [20 - i / 40 for i in range(COUNT)]})
+    every = [frame.with_columns(station=pl.lit(name), published_at=pl.col("observed_at") + HOUR) for name in "abc"]
+    return pl.concat(every)
+
+
+def ends() -> pl.DataFrame:
+    kept = [i for i in range(COUNT) if i % 50]
+    return pl.DataFrame(
+        {
+            "id": [f"t{i}" for i in kept],
+            "ended_at": [START + (i + 5) * HOUR for i in kept],
+            "late": [int(i % 11 > 7) for i in kept],
+        }
+    )
+
+
+BUSES = pl.DataFrame({"bus": [f"bus{i}" for i in range(40)], "seats": [40 + i % 3 for i in range(40)]})
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("Night buses")
+    trips().head(200).write_parquet(directory / "trips-2020-01.parquet")
+    trips().tail(200).write_parquet(directory / "trips-2020-02.parquet")
+    (directory / "weather").mkdir()
+    weather().write_csv(directory / "weather" / "all.csv", datetime_format="%Y-%m-%dT%H:%M:%SZ")
+    departures().write_parquet(directory / "departures.parquet")
+    ends().write_parquet(directory / "ends.parquet")
+    BUSES.write_csv(directory / "buses.csv")
+    (directory / "README.md").write_text("not data")
+    return directory
+
+
+@pytest.fixture(scope="module")
+def drafted(folder: Path) -> Draft:
+    return draft(folder, label="ends.late", timezone="Europe/Berlin")
+
+
+def test_a_draft_is_a_system_file_that_reads_back(drafted):
+    assert parse_spec(dump_spec(drafted.spec, drafted.comments)) == drafted.spec
+    assert drafted.spec.system.startswith("Night-buses")
+
+
+def test_files_of_one_name_and_folders_are_one_feed(drafted):
+    feeds = drafted.spec.data.feeds
+    assert feeds["trips"].from_ == "trips-*.parquet"
+    assert feeds["weather"].from_ == "weather"
+    assert drafted.notes[:2] == ("feed 'buses': 1 file, 40 rows", "feed 'departures': 1 file, 400 rows")
+
+
+def test_the_rows_share_the_key_with_the_label(drafted):
+    data = drafted.spec.data
+    assert (data.rows, data.key, data.unit, data.timezone) == ("trips", "id", "bus", "Europe/Berlin")
+    assert (data.label.feed, data.label.column, data.label.known_at) == ("ends", "late", "ended_at")
+
+
+def test_the_rows_are_known_when_their_name_says(drafted):
+    feed = drafted.spec.data.feeds["trips"]
+    assert (feed.known_at, feed.event_at, feed.key) == ("listed_at", "planned_at", ("id",))
+    assert "a row of trips is known at listed_at: its name says so" in drafted.notes
+
+
+def test_a_feed_without_time_is_a_lookup(drafted):
+    assert drafted.spec.data.feeds["buses"] == Feed(from_="buses.csv", key=("bus",), by=("bus",), take=("seats",))
+
+
+def test_a_feed_with_one_row_per_group_and_time_is_a_state(drafted):
+    feed = drafted.spec.data.feeds["weather"]
+    assert (feed.by, feed.take, feed.within) == (("station",), ("temp",), 6 * HOUR)
+    assert (feed.event_at, feed.known_at, feed.key) == ("observed_at", "published_at", ("station", "published_at"))
+
+
+def test_events_are_aggregated_once_per_shared_column(drafted):
+    feeds = drafted.spec.data.feeds
+    for column in ("station", "line"):
+        feed = feeds[f"departures_by_{column}"]
+        assert feed.from_ == "departures.parquet"
+        assert (feed.by, feed.aggregate, feed.key) == ((column,), {"delay": ("mean", "count")}, ("id",))
+    assert "departures" not in feeds
+    assert feeds["departures_by_line"].last == 24 * HOUR  # 12 events of a line a day, 3 in six hours
+
+
+def test_columns_are_pinned_to_what_was_seen(drafted):
+    columns = drafted.spec.data.columns
+    assert columns["station"] == Column(name="station", type="category", categories=("a", "b", "c"))
+    assert columns["length"] == Column(name="length", type="integer", low=10, high=16)
+    assert columns["is_night"] == Column(name="is_night", type="boolean")
+    assert columns["buses_seats"] == Column(name="buses_seats", type="integer", low=40, high=42)
+    assert columns["weather_temp"].type == "number"
+    assert columns["departures_by_line_delay_count"].type == "integer"
+    assert columns["departures_by_line_delay_mean"].low >= 0
+
+
+def test_what_cannot_be_a_feature_is_left_out_and_said(drafted):
+    assert not {"id", "remark", "always", "late", "planned_at"} & set(drafted.spec.data.columns)
+    assert "remark is no feature: 400 distinct values are too many for a category" in drafted.notes
+    assert "always is no feature: it is always the same" in drafted.notes
+
+
+def test_labels_are_mature_after_nearly_all_of_them_came(drafted):
+    assert drafted.spec.data.label.mature_after == timedelta(days=1)
+    assert drafted.spec.data.expect.unique == "id"
+    assert drafted.spec.data.expect.complete["late"] == 0.93  # 98 % were seen
+    assert drafted.spec.data.expect.complete["station"] == 0.99
+
+
+def test_zero_and_one_is_classification(drafted):
+    spec = drafted.spec
+    assert (spec.model.task, spec.release.decide.loss) == ("classification", "brier")
+    assert [gate.name for gate in spec.gates] == ["quality.log_loss.baseline", "quality.log_loss.live", "calibration"]
+    assert {monitor.check for monitor in spec.monitors} == {
+        "quality",
+        "calibration",
+        "drift",
+        "silence",
+        "freshness",
+        "schema",
+    }
+
+
+def single(directory: Path, frame: pl.DataFrame, name: str = "readings") -> Path:
+    frame.write_parquet(directory / f"{name}.parquet")
+    return directory
+
+
+TABLE = pl.DataFrame(
+    {
+        "reading_id": range(COUNT),
+        "at": hours(),
+        "heat": [i % 90 / 7 for i in range(COUNT)],
+        "label": [i / 3 for i in range(COUNT)],
+    }
+)
+
+
+def test_a_single_table_is_predicted_and_has_its_own_label(tmp_path):
+    spec = draft(single(tmp_path, TABLE), system="ovens").spec
+    assert (spec.data.rows, spec.data.key, spec.data.label.feed) == ("readings", "reading_id", "readings")
+    assert list(spec.data.columns) == ["heat"]
+    assert (spec.model.task, spec.release.decide.loss) == ("regression", "absolute_error")
+    assert [gate.options["metric"] for gate in spec.gates] == ["mae", "mae"]
+    assert parse_spec(dump_spec(spec)) == spec
+
+
+def test_a_label_in_the_table_itself_is_known_at_the_latest_time(tmp_path):
+    frame = TABLE.with_columns(cooled_at=pl.col("at") + 50 * HOUR)
+    data = draft(single(tmp_path, frame)).spec.data
+    feed = data.feeds["readings"]
+    assert (feed.event_at, feed.known_at, data.label.known_at) == ("at", "at", "cooled_at")
+    assert data.label.mature_after == timedelta(days=3)
+
+
+def test_paths_are_relative_to_where_the_file_will_stand(tmp_path):
+    (tmp_path / "data").mkdir()
+    spec = draft(single(tmp_path / "data", TABLE), root=tmp_path).spec
+    assert spec.data.feeds["readings"].from_ == "data/readings.parquet"
+    (tmp_path / "system").mkdir()
+    spec = draft(tmp_path / "data", root=tmp_path / "system").spec
+    assert spec.data.feeds["readings"].from_ == "../data/readings.parquet"
+
+
+def test_a_state_that_changes_at_any_time_is_taken_too(tmp_path):
+    single(tmp_path, TABLE.with_columns(oven=pl.Series(["x", "y"] * (COUNT // 2))))
+    dials = pl.DataFrame({"oven": ["x", "y", "x", "x"], "set_at": hours(7.3, 4), "dial": [1.0, 2.0, 1.5, 4.0]})
+    feed = draft(single(tmp_path, dials, "dials")).spec.data.feeds["dials"]
+    assert (feed.by, feed.take, feed.known_at) == (("oven",), ("dial",), "set_at")
+
+
+@pytest.mark.parametrize(
+    ("frame", "label", "message"),
+    [
+        (TABLE.rename({"label": "y"}), None, r"no feeds have a column 'label': say which column is the truth, as feed"),
+        (TABLE, "reading.label", r"no feed 'reading'; did you mean 'readings'\?"),
+        (TABLE, "readings.labl", r"feed 'readings' has no column 'labl'; did you mean 'label'\?"),
+        (TABLE.drop("at"), None, r"feed 'readings' is predicted but has no time column; add one"),
+        (TABLE.drop("reading_id"), None, r"feed 'readings' has no column that identifies a row"),
+        (TABLE.with_columns(label=1), None, r"label 'label' is {1.0} in every row; nothing can be learned from it"),
+        (TABLE.with_columns(label=pl.lit("yes")), None, r"column 'label' must hold numbers but has 'yes'"),
+        (TABLE.drop("heat"), None, r"have no column that can be a feature; add some"),
+    ],
+)
+def test_what_the_data_does_not_show_is_said(tmp_path, frame, label, message):
+    with pytest.raises(DataError, match=message):
+        draft(single(tmp_path, frame), label=label)
+
+
+def test_a_folder_without_data_is_an_error(tmp_path):
+    with pytest.raises(SourceError, match=r"no data here; put \.csv, \.parquet or \.jsonl files"):
+        draft(tmp_path)
+    with pytest.raises(SourceError, match=r"there is no such folder"):
+        draft(tmp_path / "nowhere")
