@@ -55,7 +55,11 @@ class SpecError(HoldfastError):
     def __init__(self, file: str, problems: Sequence[Problem]) -> None:
         self.file = file
         self.problems = tuple(problems)
-        super().__init__("\n".join(f"{file}:{problem.line} {problem}" for problem in problems))
+        super().__init__("\n".join(_placed(file, problem) for problem in problems))
+
+
+def _placed(file: str, problem: Problem) -> str:
+    return f"{file}:{problem.line} {problem}" if problem.line else f"{file}: {problem}"
 
 
 class UnknownKind(HoldfastError):

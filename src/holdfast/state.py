@@ -3,6 +3,7 @@
 import fcntl
 import os
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import IO
 
@@ -12,8 +13,8 @@ from holdfast.core.protocols import Blobs, Catalog, Lake, Transaction
 from holdfast.core.records import Route, SystemFile, Token, Version
 from holdfast.core.routes import RoutedSystem, RoutedVersion, Routes, TokenHash
 from holdfast.core.spec import SystemSpec
-from holdfast.core.specfile import parse_spec
-from holdfast.errors import AlreadyRunning, NotFound
+from holdfast.core.specfile import parse_spec, spec_hash
+from holdfast.errors import AlreadyRunning, ArtifactError, NotFound
 from holdfast.flow.registry import current_route
 from holdfast.security import artifacts
 
@@ -27,6 +28,7 @@ class State:
         self.lake = lake
         self.blobs = blobs
         self._models: dict[str, Model] = {}
+        self._specs: dict[str, tuple[str, SystemSpec]] = {}
 
     @property
     def routes_path(self) -> Path:
@@ -81,8 +83,7 @@ class State:
 
     def load_model(self, routed: RoutedVersion) -> Model:
         """Verify and load an unpacked artifact."""
-        bundle = Path(routed.bundle).read_bytes()
-        return artifacts.load_model(Path(routed.directory), bundle, self.keys_directory / "public.pem")
+        return load_routed(self.directory, routed)
 
     def routes(self, tx: Transaction) -> Routes:
         """The routes of all systems, as the catalog has them."""
@@ -90,20 +91,33 @@ class State:
         for file in tx.find(SystemFile):
             route = current_route(tx, file.system)
             generation += route.generation
-            systems[file.system] = self._routed(tx, parse_spec(file.text, file=file.path), route)
+            systems[file.system] = self._routed(tx, self._parsed(file), route)
         tokens = tx.find(Token, "*")
         generation += sum(2 if token.state == "revoked" else 1 for token in tokens)
         active = tuple(TokenHash(sha256=t.sha256, role=t.role, name=t.name) for t in tokens if t.state == "active")
         return Routes(generation=generation, systems=systems, tokens=active)
 
     def publish_routes(self) -> int:
-        """Write the routes file if the catalog has moved on; returns the generation in force."""
-        with self.catalog.read() as tx:
-            wanted = self.routes(tx)
-        data = routes.encode(wanted)
-        if not self.routes_path.exists() or self.routes_path.read_bytes() != data:
-            _write_atomically(self.routes_path, data)
+        """Write the routes file if the catalog has moved on; returns the generation in force.
+
+        Processes that publish at the same time wait for one another, so that none writes what another has overtaken.
+        """
+        self.run_directory.mkdir(parents=True, exist_ok=True)
+        with (self.run_directory / "routes.lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            with self.catalog.read() as tx:
+                wanted = self.routes(tx)
+            data = routes.encode(wanted)
+            if not self.routes_path.exists() or self.routes_path.read_bytes() != data:
+                _write_atomically(self.routes_path, data)
         return wanted.generation
+
+    def _parsed(self, file: SystemFile) -> SystemSpec:
+        """The system that a file describes, read once per text: routes are looked at every second."""
+        known = self._specs.get(file.system)
+        if known is None or known[0] != file.text:
+            known = self._specs[file.system] = (file.text, parse_spec(file.text, file=file.path))
+        return known[1]
 
     def _routed(self, tx: Transaction, spec: SystemSpec, route: Route) -> RoutedSystem:
         def version(id: str) -> RoutedVersion | None:
@@ -124,12 +138,41 @@ class State:
         )
 
 
-def open_state(directory: Path, *, durability: str = "process") -> State:
+def load_routed(directory: Path, routed: RoutedVersion) -> Model:
+    """Verify and load an unpacked artifact of the state in `directory`; needs neither catalog nor blobs.
+
+    Raises Tampered where a byte is not what was signed, ArtifactError where it cannot be loaded.
+    """
+    try:
+        bundle = Path(routed.bundle).read_bytes()
+    except OSError as error:
+        raise ArtifactError(
+            f"{routed.bundle}: no signature bundle ({error.strerror}); restore it from a copy"
+        ) from error
+    return artifacts.load_model(Path(routed.directory), bundle, directory / "keys" / "public.pem")
+
+
+def put_in_force(state: State, spec: SystemSpec, *, path: Path, text: str, now: datetime, by: str) -> bool:
+    """Store a system file, so that commands and processes know the system by its name; False where it was already."""
+    file = SystemFile(system=spec.system, id="file", path=str(path), text=text, spec_hash=spec_hash(spec), at=now)
+    with state.catalog.begin() as tx:
+        before = tx.get(SystemFile, spec.system, "file")
+        if before is not None and (before.spec_hash, before.path) == (file.spec_hash, file.path):
+            return False
+        tx.put(file)
+        detail = {"spec_hash": file.spec_hash}
+        tx.audit(
+            at=now, actor=by, action="system file put in force", system=spec.system, subject=file.path, detail=detail
+        )
+    return True
+
+
+def open_state(directory: Path, *, record: str = "process") -> State:
     """The state in a directory: SQLite, files, content-addressed blobs. Made when it is not there."""
     directory = directory.resolve()
     directory.mkdir(parents=True, exist_ok=True)
     catalog = kinds.load("engines", "catalog+sqlite")(directory / "catalog.db")
-    lake = kinds.load("engines", "lake+files")(directory / "lake", catalog.manifest, durability=durability)
+    lake = kinds.load("engines", "lake+files")(directory / "lake", catalog.manifest, record=record)
     return State(directory, catalog, lake, kinds.load("engines", "blobs+files")(directory / "blobs"))
 
 

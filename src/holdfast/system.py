@@ -3,8 +3,10 @@
 import logging
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import polars as pl
 from msgspec.structs import replace
@@ -13,16 +15,15 @@ from holdfast.core import kinds
 from holdfast.core.blocks import mature_until
 from holdfast.core.clock import Clock
 from holdfast.core.protocols import Task, Transaction
-from holdfast.core.records import Incident, Job, Mark, Release, Run, Snapshot, SystemFile, Version
-from holdfast.core.spec import SystemSpec
+from holdfast.core.records import Incident, Job, Mark, Release, Run, Snapshot, Version
+from holdfast.core.spec import Monitor, SystemSpec
 from holdfast.core.specdump import dump_spec
-from holdfast.core.specfile import spec_hash
 from holdfast.flow import datasets, gates, incidents, jobs, registry, releases, responses
 from holdfast.flow.monitors import Monitoring, Reference
 from holdfast.flow.predictions import LivePredictions
 from holdfast.flow.reference import make_reference, promised_losses, read_holdout
 from holdfast.serve.recording import Recorder
-from holdfast.state import State
+from holdfast.state import State, put_in_force
 from holdfast.workshop import Prepare, Workshop, measured_latency_ms
 from holdfast.world import EPOCH, Feeds, microseconds, to_us
 
@@ -63,32 +64,29 @@ class System:
 
     # The loop
 
-    def put_in_force(self, path: str = "", text: str = "") -> None:
+    def put_in_force(self, path: Path | None = None, text: str = "", by: str = "holdfast") -> None:
         """Store the system file, so that commands and workers know the system by its name."""
-        now = self.clock.now()
-        file = SystemFile(
-            system=self.spec.system,
-            id="file",
-            path=path or f"{self.spec.system}.yaml",
+        put_in_force(
+            self.state,
+            self.spec,
+            path=path or Path(f"{self.spec.system}.yaml"),
             text=text or dump_spec(self.spec),
-            spec_hash=spec_hash(self.spec),
-            at=now,
+            now=self.clock.now(),
+            by=by,
         )
-        with self.state.catalog.begin() as tx:
-            before = tx.get(SystemFile, self.spec.system, "file")
-            if before is None or before.spec_hash != file.spec_hash:
-                tx.put(file)
-                self._audit(tx, "system file put in force", file.path, {"spec_hash": file.spec_hash})
 
     def tick(self) -> list[str]:
         """Do what is due now, each piece in one transaction; returns what was done, for people to read."""
         self._take_labels()
         done = self._begin()
-        done += self._work()
-        done += self._advance_release()
+        done += self.push_on()
         done += self._monitor()
         done += self._respond_by_clock()
         return done
+
+    def push_on(self) -> list[str]:
+        """The part of a tick that turns a training that was asked for into a release; returns what was done."""
+        return self._work() + self._advance_release()
 
     def close(self) -> None:
         """Stop the work under way here; it is taken up again by whoever ticks next."""
@@ -203,6 +201,8 @@ class System:
         refused = gates.refusal(verdicts)
         bundle, signer = ("", "") if refused else self.workshop.sign(run)
         with self.state.catalog.begin() as tx:
+            if not _stands(tx, release):
+                return release
             if refused:
                 return releases.reject(tx, release, verdicts, refused, now)
             version = registry.register(
@@ -226,7 +226,7 @@ class System:
             folded = releases.fold(folded, block, self.task, self.spec.release, self.score, self.task.output)
             day += timedelta(days=1)
         with self.state.catalog.begin() as tx:
-            return releases.step(tx, folded, self.spec.release, now)
+            return releases.step(tx, folded, self.spec.release, now) if _stands(tx, release) else release
 
     def _first_day_to_fold(self, release: Release) -> Any:
         """The first whole day after the release began: nothing that chose the candidate may judge it."""
@@ -247,16 +247,25 @@ class System:
         if not due:
             return []
         reference = self.reference(live)
-        done: list[str] = []
+        return [said for monitor in due for said in self._evaluate(monitor, reference, now)]
+
+    def _evaluate(self, monitor: Monitor, reference: Reference, now: datetime) -> list[str]:
+        """Evaluate one monitor in one transaction, unless somebody else just did or another version went live."""
+        name = self.spec.system
         with self.state.catalog.begin() as tx:
-            facts = self._facts(tx, now)
+            since = self._live_since(tx)
+            if since is None or registry.current_route(tx, name).live != reference.version:
+                return []
+            if monitor not in self._monitoring.due(tx, now, since):
+                return []
             controls = _TickControls(self, tx, now)
-            for monitor in due:
-                verdicts = self._monitoring.run(tx, monitor, reference, facts, now)
-                before = {i.id for i in tx.find(Incident, self.spec.system)}
-                touched = incidents.observe(tx, self.spec.system, monitor.check, verdicts, self.groups(), now)
-                done += [f"{i.id} opened: {i.cause}: {i.last.why}" for i in touched if i.id not in before]
-                done += responses.respond(tx, self.spec, touched, controls, now)
+            verdicts = self._monitoring.run(tx, monitor, reference, self._facts(tx, now), now)
+            worst = {} if not verdicts else msgspec.to_builtins(verdicts[0])
+            tx.put(Mark(system=name, id=f"verdict/{monitor.name}", last_at=now, memory=worst))
+            before = {i.id for i in tx.find(Incident, name)}
+            touched = incidents.observe(tx, name, monitor.check, verdicts, self.groups(), now)
+            done = [f"{i.id} opened: {i.cause}: {i.last.why}" for i in touched if i.id not in before]
+            done += responses.respond(tx, self.spec, touched, controls, now)
         controls.send()
         return done
 
@@ -285,8 +294,9 @@ class System:
             rows = datasets.read_snapshot(snapshot, self.state.blobs)
             rows = rows.filter(pl.col("event_at") < run.holdout[1])
             holdout = read_holdout(self.state.blobs.get(run.holdout_rows))
-            model = self.state.model(version)
-            self._references = {version_id: make_reference(self.spec, self.task, version_id, model, rows, holdout)}
+            signature = self.state.model(version).signature
+            made = make_reference(self.spec, self.task, version_id, signature, rows, holdout, run.folds)
+            self._references = {version_id: made}
         return self._references[version_id]
 
     def promised(self, version_id: str) -> Mapping[str, float]:
@@ -294,7 +304,9 @@ class System:
         with self.state.catalog.read() as tx:
             run = tx.get(Run, self.spec.system, registry.get_version(tx, self.spec.system, version_id).run)
         assert run is not None
-        return promised_losses(self.spec, self.task, read_holdout(self.state.blobs.get(run.holdout_rows)))
+        return promised_losses(
+            self.spec, self.task, read_holdout(self.state.blobs.get(run.holdout_rows)), run.folds
+        )
 
     def groups(self) -> Mapping[str, str]:
         """Which feed each column belongs to, and each feed to itself."""
@@ -352,4 +364,14 @@ class _TickControls:
         if under_way is not None:
             releases.roll_back(self._tx, under_way, why, self._now, by)
             return registry.current_route(self._tx, name).live
-        return releases.roll_back_live(self._tx, name, why, self._now, by)
+        bad = registry.current_route(self._tx, name).live
+        live = releases.roll_back_live(self._tx, name, why, self._now, by)
+        self._system._audit(self._tx, "version rolled back", bad, {"live": live, "why": why}, by)
+        return live
+
+
+def _stands(tx: Transaction, release: Release) -> bool:
+    """False when somebody else, a person or another keeper, moved the release on since it was read."""
+    now = tx.get(Release, release.system, release.id)
+    read = (release.state, release.step, release.comparison.through)
+    return now is not None and (now.state, now.step, now.comparison.through) == read

@@ -9,6 +9,7 @@ from datetime import datetime
 
 import numpy as np
 import polars as pl
+import psutil
 from msgspec.structs import replace
 
 from holdfast.core.clock import Clock, stopwatch_s
@@ -31,6 +32,8 @@ Prepare = Callable[[TrainingRequest, str], TrainingRequest]
 Begin = Callable[[Transaction, Run, str], str]
 """Begins the release of a finished run, given what caused it; returns one sentence on it."""
 
+SAME_START_S = 2.0
+"""Start times of one process, read at different times, differ by less than this: they follow the machine's clock."""
 LATENCY_ROWS = 300
 """How many single-row answers the latency of a candidate is measured on."""
 
@@ -52,7 +55,7 @@ class Workshop:
         self._directory = state.directory / "work" / spec.system
         self._waits = waits
         self._prepare = prepare or (lambda request, cause: request)
-        self._owner = f"{socket.gethostname()}:{os.getpid()}"
+        self._owner = _me()
         self.waited_s = 0.0
         """Wall time spent waiting for jobs."""
         self._job: Job | None = None
@@ -81,10 +84,13 @@ class Workshop:
             self.waited_s += stopwatch_s() - before
 
     def close(self) -> None:
-        """Kill the job under way; its lease runs out and another keeper takes it up."""
-        if self._child is not None:
+        """Kill the job under way and give it back, so that another keeper takes it up at once."""
+        if self._child is not None and self._job is not None:
             self._child.kill()
-            self._child = None
+            with self._state.catalog.begin() as tx:
+                jobs.give_back(tx, self._job)
+                self._end_run(tx, self._of(), "stopped with the process that ran it; it is tried again")
+            self._forget()
 
     def candidate_model(self, run: Run) -> Model:
         """The model of a finished run, not yet signed."""
@@ -105,6 +111,9 @@ class Workshop:
             if not tx.find(Job, self._spec.system, state=("queued", "running")):
                 return []
         with self._state.catalog.begin() as tx:
+            for held in tx.find(Job, self._spec.system, state=("running",)):
+                if _is_gone(held.owner):
+                    jobs.expire(tx, held, now)
             job = jobs.claim(tx, self._spec.system, self._owner, now)
         if job is None:
             return []
@@ -130,6 +139,9 @@ class Workshop:
         request = TrainingRequest(spec=spec, snapshot=path, seed=spec.model.seed, now=now, out=out)
         with state.catalog.begin() as tx:
             tx.put(snapshot)
+            for left in tx.find(Run, spec.system, state=("running",)):
+                if left.job == job.id:
+                    self._end_run(tx, left, "the process that ran it died; it is tried again")
             self._run = Run(
                 system=spec.system,
                 id=tx.next_id(Run, spec.system, "run-"),
@@ -143,13 +155,17 @@ class Workshop:
             tx.put(self._run)
         self._child = child.start(self._prepare(request, str(job.payload.get("cause", ""))))
 
+    def _end_run(self, tx: Transaction, run: Run, message: str) -> None:
+        tx.put(replace(run, state="failed", ended_at=self._clock.now(), message=message))
+
     def _renew(self) -> list[str]:
         assert self._job is not None
         with self._state.catalog.begin() as tx:
             renewed = jobs.renew(tx, self._job, self._clock.now())
         if renewed is None:
+            said = f"{self._job.id} was taken over by another keeper; its process here was stopped"
             self.close()
-            return [f"{self._job.id} was taken over by another keeper; its process here was stopped"]
+            return [said]
         self._job = renewed
         return []
 
@@ -187,6 +203,24 @@ class Workshop:
         if self._job is not None:
             shutil.rmtree(self._directory / self._job.id, ignore_errors=True)
         self._job = self._run = self._child = None
+
+
+def _me() -> str:
+    """This process as the owner of a job: machine, process id, and when it started, since ids are used again."""
+    return f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.0f}"
+
+
+def _is_gone(owner: str) -> bool:
+    """True when the owner was a process of this machine that is no more; one elsewhere keeps its lease."""
+    host, _, process = owner.partition(":")
+    pid, _, started = process.partition(":")
+    if host != socket.gethostname() or not (pid.isdigit() and started.isdigit()):
+        return False
+    try:
+        began: float = psutil.Process(int(pid)).create_time()
+    except psutil.NoSuchProcess:
+        return True
+    return abs(began - float(started)) > SAME_START_S
 
 
 def finished_run(run: Run, result: TrainingResult, *, artifact: str, holdout_rows: str, now: datetime) -> Run:

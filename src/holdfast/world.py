@@ -12,6 +12,7 @@ from holdfast.core import kinds
 from holdfast.core.protocols import Catalog, Lake, Source
 from holdfast.core.records import FileRef
 from holdfast.core.spec import SystemSpec
+from holdfast.errors import SourceError
 from holdfast.flow.datasets import as_known
 from holdfast.flow.ingestion import Ingested, feed_tables, ingest, lineage
 from holdfast.flow.joins import assemble
@@ -95,18 +96,27 @@ class LakeFeeds:
         self._sources = sources_of(spec, root)
         self._world: World | None = None
         self._looked_at: datetime | None = None
+        self.problem = ""
+        """Why the last look at the sources failed; empty when it did not."""
 
     def world(self, now: datetime) -> World:
-        """The world with everything that has come. Raises SourceError when a source cannot be read."""
+        """The world with everything that has come.
+
+        What cannot be read is told in `problem` and counts as not having come, so that a damaged file in one feed
+        stops neither labels nor monitors.
+        """
         if self._world is None or self._looked_at is None or now - self._looked_at >= self._every:
-            taken = self.ingest(now)
             self._looked_at = now
-            if self._world is None or taken.rows_kept:
+            try:
+                is_new, self.problem = self.ingest(now).rows_kept > 0, ""
+            except SourceError as error:
+                is_new, self.problem = True, str(error)
+            if self._world is None or is_new:
                 self._world = self._assemble()
         return self._world
 
     def ingest(self, now: datetime) -> Ingested:
-        """Take in what the sources have that was not taken in before."""
+        """Take in what the sources have that was not taken in before. Raises SourceError, after the rest was read."""
         return ingest(self._spec, self._sources, self._lake, self._catalog, now=now)
 
     def _assemble(self) -> World:

@@ -3,7 +3,8 @@ import threading
 import pytest
 
 from holdfast.core.records import Job
-from holdfast.engines.memory import SMALL_ROWS, MemoryBlobs, MemoryCatalog, MemoryLake
+from holdfast.engines.memory import MemoryBlobs, MemoryCatalog, MemoryLake
+from holdfast.engines.memorylake import SMALL_ROWS
 from holdfast.errors import Tampered
 from holdfast.testing import PREDICTION_FIELDS, START, a_job, hours, predictions
 

@@ -41,6 +41,7 @@ def test_a_catalog_opens_again_with_what_was_put(path):
     catalog.close()
 
 
+@pytest.mark.slow
 def test_opening_a_migrated_catalog_does_not_import_the_migration_tool(path):
     code = f"""
 import sys
@@ -128,6 +129,7 @@ def test_a_writer_that_waits_too_long_says_who_is_in_the_way(path, monkeypatch):
     other.close()
 
 
+@pytest.mark.slow
 def test_two_openings_at_once_migrate_once(tmp_path):
     code = f"""
 from pathlib import Path

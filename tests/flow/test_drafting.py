@@ -91,6 +91,7 @@ def drafted(folder: Path) -> Draft:
     return draft(folder, label="ends.late", timezone="Europe/Berlin")
 
 
+@pytest.mark.slow
 def test_a_draft_is_a_system_file_that_reads_back(drafted):
     assert parse_spec(dump_spec(drafted.spec, drafted.comments)) == drafted.spec
     assert drafted.spec.system.startswith("Night-buses")

@@ -299,6 +299,7 @@ def test_no_two_keys_look_alike(rows):
     lengths=st.lists(st.one_of(st.none(), st.integers(), st.floats(), st.text(max_size=3)), min_size=1, max_size=8),
     data=st.data(),
 )
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 def test_no_row_is_lost_whatever_is_read(lengths, data):
     count = len(lengths)

@@ -20,6 +20,8 @@ MISSING_NEAR = 0.07
 """So close to where it fails a missing share warns."""
 DOUBTFUL = 0.75
 """A unit change warns from this part of the distance at which it fails (`Conversion.far`)."""
+BEYOND = 1.5
+"""A unit change must be this many times farther than the farthest that the history shows without one."""
 KTH = 2
 """Distances go to the second nearest day, so that one day that was already wrong does not hide the next."""
 FEW_LABELS = 0.1
@@ -45,7 +47,7 @@ class Silence(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             columns = [*inputs, *outputs]
             now, days = of_window(window, columns), [of_block(block, columns) for block in recent]
             days = [day for day in days if day.rows]
-            readings += _columns(columns, len(inputs), now, days)
+            readings += _columns(columns, len(inputs), now, days, window.facts.get("usual", {}))
         return readings
 
     def grade(self, reading: Reading) -> tuple[Grade, str]:
@@ -115,7 +117,9 @@ def _monitor(name: str, last_at: datetime | None, every: timedelta, now: datetim
     return _reading("since_last_run", (now - last_at).total_seconds(), subject, note, unit="s", high=allowed_s)
 
 
-def _columns(columns: Sequence[str], inputs: int, now: Profile, days: Sequence[Profile]) -> list[Reading]:
+def _columns(
+    columns: Sequence[str], inputs: int, now: Profile, days: Sequence[Profile], usual: Mapping[tuple[str, str], float]
+) -> list[Reading]:
     if not now.rows or len(days) < LEAST_BLOCKS:
         why = f"{now.rows} rows now and {len(days)} days before; {LEAST_BLOCKS} days are needed"
         return [_reading("missing_share", None, column, why, rows=now.rows) for column in columns]
@@ -127,9 +131,11 @@ def _columns(columns: Sequence[str], inputs: int, now: Profile, days: Sequence[P
     for k, column in enumerate(columns):
         usable = present[:, k] >= LEAST_ROWS
         found = _constant(column, int(now.present[k]), int(now.distinct[k]), present[usable, k], distinct[usable, k])
-        found = found or _missing(column, now.rows, float(now.missing[k]), missing[:, k])
+        seen = usual.get(("missing_share", column), 0.0)
+        found = found or _missing(column, now.rows, float(now.missing[k]), missing[:, k], seen)
         if k < inputs and found.value is not None and found.high is not None and found.value <= found.high:
-            found = _unit(column, int(now.present[k]), now.quantiles[:, k], quantiles[usable, :, k]) or found
+            seen = usual.get(("unit_change", column), 0.0)
+            found = _unit(column, int(now.present[k]), now.quantiles[:, k], quantiles[usable, :, k], seen) or found
         readings.append(found)
     return readings
 
@@ -143,20 +149,21 @@ def _constant(column: str, present: int, distinct: int, usual: IntArray, before:
     return _reading("distinct_values", 1.0, column, note, rows=present, low=2.0)
 
 
-def _missing(column: str, rows: int, share: float, before: FloatArray) -> Reading:
+def _missing(column: str, rows: int, share: float, before: FloatArray, seen: float) -> Reading:
     if rows < LEAST_ROWS:
         return _reading("missing_share", None, column, f"{rows} rows, {LEAST_ROWS} are needed", rows=rows)
     worst, spread = float(before.max()), float(before.max() - before.min())
     # Three standard errors of a share at the worst recent day: a small day scatters without any cause.
     scatter = 3 * float(np.sqrt(max(worst * (1 - worst), 1 / rows) / rows))
-    limit = worst + max(MISSING_RISE, spread, scatter)
+    limit = max(worst + max(MISSING_RISE, spread, scatter), seen)
     what = f"{column} is dead: every value is missing" if share == 1.0 else f"{share:.1%} of {column} are missing"
     note = f"{what}; on {len(before)} days before it was {before.min():.1%} to {worst:.1%}" if share > worst else ""
     return _reading("missing_share", share, column, note, rows=rows, high=limit)
 
 
-def _unit(column: str, present: int, now: FloatArray, days: FloatArray) -> Reading | None:
-    """A finding only when no recent day looks like the window and, with a known conversion undone, some do."""
+def _unit(column: str, present: int, now: FloatArray, days: FloatArray, seen: float) -> Reading | None:
+    """A finding only when no recent day looks like the window and, with a known conversion undone, some do. A column
+    that jumped like that in the history it was promised on, where no unit changed, must jump farther."""
     days = days[~np.isnan(days).any(axis=1)]
     if (
         np.isnan(now).any()
@@ -174,7 +181,7 @@ def _unit(column: str, present: int, now: FloatArray, days: FloatArray) -> Readi
     if not causes or far <= DOUBTFUL * causes[0].far:
         return None
     note = "; or ".join(cause.told(column) for cause in causes[:2])
-    return _reading("unit_change", far, column, note, rows=present, high=causes[0].far)
+    return _reading("unit_change", far, column, note, rows=present, high=max(causes[0].far, BEYOND * seen))
 
 
 def _is_spread(quantiles: FloatArray) -> bool:

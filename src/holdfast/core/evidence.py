@@ -117,7 +117,9 @@ class Limit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Where a reading turns bad. Exactly the fields that are set take effect."""
 
     at_least: float | None = None
+    """The reading fails below this, in the reading's unit."""
     at_most: float | None = None
+    """The reading fails above this, in the reading's unit."""
     no_worse_than: str | None = None
     """``live`` or ``baseline``: compared with that model on the same rows, by block bootstrap."""
     margin: float = 0.0

@@ -13,7 +13,7 @@ Outside = Literal["refuse", "flag", "missing"]
 """A value outside range or categories: refuse the request, answer and count it, or treat it as missing."""
 
 
-class Column(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Column(msgspec.Struct, frozen=True, kw_only=True):
     """One input column. Ranges and categories are what training saw; `low` and `high` are inclusive."""
 
     name: str

@@ -15,6 +15,13 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 """Names that stand in paths, tables and URLs."""
 
 
+RESERVED = frozenset(
+    "key unit event_at known_at label label_known_at predicted_at features_known_at version stage release latency_ms "
+    "outside request_id prediction_id day candidate linear trivial live".split()
+)
+"""Names that windows use for columns of their own."""
+
+
 def check_system(spec: SystemSpec) -> Broken:
     """Names are usable and unique, something gates, and every promise can be measured."""
     if not NAME.fullmatch(spec.system):
@@ -25,9 +32,17 @@ def check_system(spec: SystemSpec) -> Broken:
         yield "false_alarms", f"must be more than 0, got {spec.false_alarms:g}"
     yield from _twice("gates", [gate.name for gate in spec.gates])
     yield from _twice("monitors", [monitor.name for monitor in spec.monitors])
+    yield from _reserved(spec)
     yield from _promises(spec)
     yield from _responses(spec)
     yield from _task_words(spec)
+
+
+def _reserved(spec: SystemSpec) -> Broken:
+    taken = RESERVED | {getattr(_loaded("tasks", spec.model.task), "output", "")}
+    for name in spec.data.columns:
+        if name in taken:
+            yield f"data.columns.{name}", f"'{name}' is a name that Holdfast uses itself; rename the column in its feed"
 
 
 def _promises(spec: SystemSpec) -> Broken:

@@ -83,12 +83,13 @@ def prepare(engine: sa.Engine, where: str) -> None:
         if _revision(connection) == REVISIONS[-1]:
             return
     with engine.connect().execution_options(is_writing=True) as connection, connection.begin():
-        found = _revision(connection)
+        tables = sa.inspect(connection).get_table_names()
+        found = _revision(connection) if "alembic_version" in tables else ""
         if found == REVISIONS[-1]:  # another process was faster
             return
         if found and found not in REVISIONS:
             raise _newer(connection, where, found)
-        if not found and sa.inspect(connection).get_table_names():
+        if not found and tables:
             raise StateError(
                 f"{where} is a database, but not a catalog of Holdfast: its tables are not ours; "
                 "move it away or name another state directory"

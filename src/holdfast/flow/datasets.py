@@ -138,7 +138,7 @@ def _reasons(rows: pl.DataFrame, columns: Iterable[Column]) -> pl.Series:
 
 
 def _verdicts(spec: SystemSpec, rows: pl.DataFrame, now: datetime, *, read: int, quarantined: int) -> Iterator[Verdict]:
-    """Every expectation, graded: hard ones pass or fail, what lies outside ranges and categories at most warns."""
+    """Every expectation, graded: hard ones pass or fail; what lies outside ranges and categories only warns."""
     expect, data = spec.data.expect, spec.data
     yield _verdict(
         Reading(name="rows", value=rows.height, unit="rows", rows=rows.height),
@@ -173,28 +173,27 @@ def _verdicts(spec: SystemSpec, rows: pl.DataFrame, now: datetime, *, read: int,
             f"{column}: {present:.1%} of {len(values)} values are there; expected at least {least:.1%}",
         )
     for described in data.columns.values():
-        if (outside := _outside(rows[described.name], described)) is not None:
+        if outside := _outside(rows[described.name], described):
             reading = Reading(name="outside", value=outside, rows=rows.height, subject=described.name)
             why = f"{described.name}: {outside:.2%} of values lie outside what the system file states"
-            yield Verdict(grade=Grade.WARN if outside else Grade.PASS, check="expect", reading=reading, why=why)
+            yield Verdict(grade=Grade.WARN, check="expect", reading=reading, why=why)
 
 
 def _verdict(reading: Reading, holds: bool, why: str) -> Verdict:
     return Verdict(grade=Grade.PASS if holds else Grade.FAIL, check="expect", reading=reading, why=why)
 
 
-def _outside(values: pl.Series, column: Column) -> float | None:
-    """Share of the values present that lie outside a column's range or categories; None where it states neither."""
+def _outside(values: pl.Series, column: Column) -> float:
+    """Share of the values present that lie outside a column's range or categories; 0 where it states neither."""
     present = values.drop_nulls()
     if column.categories:
         inside = present.is_in(list(column.categories))
     elif column.low is not None or column.high is not None:
-        low, high = column.low, column.high
-        inside = (present >= (float("-inf") if low is None else low)) & (
-            present <= (float("inf") if high is None else high)
-        )
+        low = float("-inf") if column.low is None else column.low
+        high = float("inf") if column.high is None else column.high
+        inside = (present >= low) & (present <= high)
     else:
-        return None
+        return 0.0
     return 1 - int(inside.sum()) / len(present) if len(present) else 0.0
 
 

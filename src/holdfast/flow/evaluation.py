@@ -76,11 +76,13 @@ def judge_window(
     """
     known = [r for r in readings if r.value is not None and r.subject in history]
     unknowns = [unknown(kind, r, name) for r in readings if r.value is None]
-    windows = min((len(history[r.subject]) for r in known), default=0)
+    unknowns += [_without_history(kind, r, name) for r in readings if r.value is not None and r not in known]
     if not known:
         return _worst_first(
             unknowns or [unknown(kind, Reading(name=kind, value=None, note="nothing to measure"), name)]
         )
+    past = np.array([history[r.subject] for r in known], dtype=np.float64).T
+    windows = int((~np.isnan(past)).any(axis=1).sum())
     short = conformal.shortfall(windows, level)
     if short:
         stated = judge_stated(check, kind, readings, name=name, calibrated=False)
@@ -88,7 +90,6 @@ def judge_window(
             msgspec.structs.replace(v, why=f"{v.why} (not calibrated: {short})", level=level) for v in stated.verdicts
         ]
         return _worst_first(verdicts)
-    past = np.array([history[r.subject][:windows] for r in known], dtype=np.float64).T
     now = np.array([r.value for r in known], dtype=np.float64)
     rows = np.vstack([past, now])
     highest, standard = conformal.joint_scores(rows)[:-1], conformal.standardised(rows)[-1]
@@ -104,7 +105,7 @@ def judge_stream(
 
     `level` is the rate of false alarms per block, so the average run without one is at least 1 / level blocks.
     """
-    if reading.value is None or math.isnan(reading.value):
+    if reading.value is None or not math.isfinite(promised):
         return Evaluation(verdicts=(unknown(kind, reading, name),), memory=dict(memory))
     detector, threshold = EDetector(), 1 / level
     state = detector.fold(tuple(memory.get("state", ())), reading.value, promised, high=math.inf)
@@ -120,13 +121,16 @@ def judge_stream(
     return Evaluation(verdicts=(verdict,), memory={"state": list(state)})
 
 
-def history_of(check: Check, windows: Sequence[Window], rest: Callable[[Window], Window]) -> dict[str, list[float]]:
-    """Readings of disjoint windows of history by subject, each measured against the history without itself."""
+def history_of(check: Check, windows: Sequence[Window], baseline: Window) -> dict[str, list[float]]:
+    """Readings of disjoint windows of history by subject, NaN where one could not be measured.
+
+    Each is measured against the whole history; a check leaves the window's own blocks out of its baseline.
+    """
     history: dict[str, list[float]] = {}
-    for window in windows:
-        for reading in measure(check, window, rest(window)):
+    for i, window in enumerate(windows):
+        for reading in measure(check, window, baseline):
             if reading.value is not None:
-                history.setdefault(reading.subject, []).append(reading.value)
+                history.setdefault(reading.subject, [math.nan] * len(windows))[i] = reading.value
     return history
 
 
@@ -146,6 +150,11 @@ def _against_limit(check: str, reading: Reading, limit: Limit, name: str) -> Ver
 
 def unknown(check: str, reading: Reading, name: str) -> Verdict:
     why = reading.note or f"{reading.name} could not be measured"
+    return Verdict(grade=Grade.UNKNOWN, check=check, reading=reading, why=why, monitor=name)
+
+
+def _without_history(check: str, reading: Reading, name: str) -> Verdict:
+    why = f"{reading.subject} {reading.name} was never measured in the history, so nothing says what is usual"
     return Verdict(grade=Grade.UNKNOWN, check=check, reading=reading, why=why, monitor=name)
 
 

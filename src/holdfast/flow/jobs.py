@@ -52,6 +52,18 @@ def renew(tx: Transaction, job: Job, now: datetime) -> Job | None:
     return renewed
 
 
+def expire(tx: Transaction, job: Job, now: datetime) -> None:
+    """End the lease of a job whose owner is known to be gone, so that it need not be waited for."""
+    tx.put(replace(job, lease_until=now))
+
+
+def give_back(tx: Transaction, job: Job) -> None:
+    """Put a job back into the queue: its owner stops in good order, so the attempt does not count."""
+    current = tx.get(Job, job.system, job.id)
+    if current is not None and current.state == "running" and current.owner == job.owner:
+        tx.put(replace(current, state="queued", owner="", lease_until=None, attempts=current.attempts - 1))
+
+
 def complete(tx: Transaction, job: Job, result: Mapping[str, Any], now: datetime) -> None:
     """Close a job with what it gave."""
     tx.put(replace(job, state="done", result=dict(result), lease_until=None, ended_at=now))

@@ -41,6 +41,7 @@ class Monitoring:
         self._live = live
         self._checks: dict[str, Check] = {m.name: kinds.load("checks", m.check)(**m.options) for m in spec.monitors}
         self._histories: dict[tuple[str, str], dict[str, list[float]]] = {}
+        self._usuals: dict[tuple[str, str], Mapping[tuple[str, str], float]] = {}
 
     def due(self, tx: Transaction, now: datetime, since: datetime) -> list[Monitor]:
         """Monitors whose next evaluation is due, given when the first version went live."""
@@ -88,14 +89,19 @@ class Monitoring:
     ) -> Evaluation:
         check = self._checks[monitor.name]
         facts = {**reference.facts, **facts, "task": self._task}
+        if check.against == "recent":
+            facts["usual"] = self._usual(monitor, check, reference, facts)
         if check.evidence == "stream" and not monitor.limit.is_stated:
             return self._evaluate_stream(monitor, check, reference, facts, memory, now)
         window = self._window(monitor, check, facts, now)
-        readings = evaluation.measure(check, window, self._baseline(check, window, reference, facts, now))
+        bad_days = frozenset(memory.get("bad_days", ()))
+        baseline = self._baseline(check, window, reference, bad_days, now)
+        readings = evaluation.measure(check, window, baseline)
         if monitor.limit.is_stated:
             return evaluation.judge_limit(monitor.check, readings, monitor.limit, name=monitor.name)
         if check.evidence == "stated":
-            return evaluation.judge_stated(check, monitor.check, readings, name=monitor.name, calibrated=True)
+            judged = evaluation.judge_stated(check, monitor.check, readings, name=monitor.name, calibrated=True)
+            return _remember_bad_days(judged, window, memory)
         history = self._history(monitor, check, reference, facts)
         return evaluation.judge_window(
             check, monitor.check, readings, history, level=self.level(monitor), name=monitor.name
@@ -139,14 +145,34 @@ class Monitoring:
         return self._live.window(newest - timedelta(days=days), newest, facts, now)
 
     def _baseline(
-        self, check: Check, window: Window, reference: Reference, facts: Mapping[str, Any], now: datetime
+        self, check: Check, window: Window, reference: Reference, bad_days: frozenset[str], now: datetime
     ) -> Window | None:
         if check.against == "reference":
-            return Window(reference.blocks, window.roles, facts)
+            return Window(reference.blocks, window.roles, window.facts)
         if check.against == "recent" and window.blocks:
             first = window.blocks[0].day
-            return self._live.window(first - timedelta(days=RECENT_DAYS), first - timedelta(days=1), facts, now)
+            recent = self._live.window(first - timedelta(days=RECENT_DAYS), first - timedelta(days=1), {}, now)
+            good = [block for block in recent.blocks if block.day.isoformat() not in bad_days]
+            return Window(good, window.roles, window.facts)
         return None
+
+    def _usual(
+        self, monitor: Monitor, check: Check, reference: Reference, facts: Mapping[str, Any]
+    ) -> Mapping[tuple[str, str], float]:
+        """The largest reading by name and subject on the days a version was promised on, each against the days before
+        it: what a check that looks for jumps must see surpassed."""
+        key = (reference.version, monitor.name)
+        if key not in self._usuals:
+            blocks, roles = reference.blocks, self._live.roles()
+            usual: dict[tuple[str, str], float] = {}
+            for i in range(RECENT_DAYS, len(blocks)):
+                before = Window(blocks[i - RECENT_DAYS : i], roles, facts)
+                for reading in evaluation.measure(check, Window(blocks[i : i + 1], roles, facts), before):
+                    if reading.value is not None and reading.subject in reference.facts["edges"]:
+                        name = (reading.name, reading.subject)
+                        usual[name] = max(usual.get(name, reading.value), reading.value)
+            self._usuals[key] = usual
+        return self._usuals[key]
 
     def _history(
         self, monitor: Monitor, check: Check, reference: Reference, facts: Mapping[str, Any]
@@ -158,10 +184,13 @@ class Monitoring:
             starts = range(len(blocks) % days, len(blocks) - days + 1, days)
             roles = self._live.roles()
             windows = [Window(blocks[i : i + days], roles, facts) for i in starts]
-
-            def rest(window: Window) -> Window:
-                taken = {block.day for block in window.blocks}
-                return Window([b for b in blocks if b.day not in taken], roles, facts)
-
-            self._histories[key] = evaluation.history_of(check, windows, rest)
+            self._histories[key] = evaluation.history_of(check, windows, Window(blocks, roles, facts))
         return self._histories[key]
+
+
+def _remember_bad_days(judged: Evaluation, window: Window, memory: Mapping[str, Any]) -> Evaluation:
+    """Keep the days on which a check failed out of its own baseline, or a fault would soon look normal. After as many
+    days as the baseline is long, what lasts does count as normal."""
+    days = [block.day.isoformat() for block in window.blocks]
+    bad = [*memory.get("bad_days", ()), *(days if judged.verdicts and judged.verdicts[0].grade is Grade.FAIL else ())]
+    return replace(judged, memory={"bad_days": list(dict.fromkeys(bad))[-RECENT_DAYS:]})

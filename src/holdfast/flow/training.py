@@ -111,14 +111,14 @@ def train(request: TrainingRequest, progress: Progress | None = None) -> Trainin
     for name, data in describe(maker.signature, fit.transform, facts).items():
         (artifact / name).write_bytes(data)
     tell("write", 0.95)
-    answers["output"] = np.asarray(fitted.predict(held.x), dtype=np.float64)
+    answers["candidate"] = np.asarray(fitted.predict(held.x), dtype=np.float64)
     columns = [pl.Series(name, answer, dtype=pl.Float64) for name, answer in answers.items()]
     split.holdout.with_columns(columns).write_parquet(request.out / HOLDOUT)
     result = TrainingResult(
         trainer=facts.trainer,
         params=dict(fitted.params),
         seed=request.seed,
-        metrics=maker.metrics(held.y, answers["output"]),
+        metrics=maker.metrics(held.y, answers["candidate"]),
         folds=folds,
         curves=dict(tuned.curves),
         baselines=baselines,
@@ -197,7 +197,7 @@ class _Maker:
         before = stopwatch_s()
         linear = self.fit_all(kinds.load("trainers", "linear")(), fit).predict(held.x)
         took = stopwatch_s() - before
-        return {"baseline": linear, "trivial": constant}, (
+        return {"linear": linear, "trivial": constant}, (
             Baseline(name="trivial", metrics=self.metrics(held.y, constant)),
             Baseline(name="linear", metrics=self.metrics(held.y, linear), took_s=took),
         )

@@ -6,7 +6,7 @@ Ke et al. 2017, LightGBM: a highly efficient gradient boosting decision tree.
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import lightgbm as lgb
 import msgspec
@@ -31,24 +31,28 @@ OBJECTIVES = {
 """What is fitted and watched for a task whose default loss is the key."""
 
 
+Count = Annotated[int, msgspec.Meta(ge=1)]
+Share = Annotated[float, msgspec.Meta(gt=0, le=1)]
+
+
 class LightGBM(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Boosted trees. Fast, strong on tables, takes missing values as they are."""
 
-    trees: int = 200
+    trees: Count = 200
     """Most boosting rounds, one tree each."""
-    leaves: int = 31
+    leaves: Annotated[int, msgspec.Meta(ge=2)] = 31
     """Most leaves of a tree, at least 2."""
-    learning_rate: float = 0.05
+    learning_rate: Share = 0.05
     """Share of each tree that is added, in (0, 1]."""
-    min_rows_per_leaf: int | None = None
-    """Fewest rows in a leaf; None: 0.3 % of the rows, at least 20, as small leaves learn single days."""
-    feature_fraction: float = 0.5
+    min_rows_per_leaf: Count | None = None
+    """Fewest rows in a leaf; when not given, 0.3 % of the rows, at least 20, as small leaves learn single days."""
+    feature_fraction: Share = 0.5
     """Share of columns drawn for each tree, in (0, 1]."""
-    bagging_fraction: float = 1.0
+    bagging_fraction: Share = 1.0
     """Share of rows drawn for each tree, in (0, 1]; below 1 they are drawn anew for every tree."""
-    l2: float = 10.0
+    l2: Annotated[float, msgspec.Meta(ge=0)] = 10.0
     """Penalty on the squares of the leaf values, at least 0."""
-    early_stopping: int = 20
+    early_stopping: Annotated[int, msgspec.Meta(ge=0)] = 20
     """Rounds without a better validation loss after which it stops; 0 never stops early."""
 
     def fit(

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -29,11 +29,11 @@ class Linear(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     It is the plain model that every candidate must beat, and a good first model of one's own.
     """
 
-    l2: float = 1.0
+    l2: Annotated[float, msgspec.Meta(gt=0)] = 1.0
     """Penalty on the squares of the weights, greater than 0."""
-    rounds: int = 60
+    rounds: Annotated[int, msgspec.Meta(ge=1)] = 60
     """Most iterations of the solver (L-BFGS) of logistic regression."""
-    max_rows: int = 100_000
+    max_rows: Annotated[int, msgspec.Meta(ge=1)] = 100_000
     """It is fitted on at most this many rows: the last ones of the matrix, which are the newest."""
 
     def fit(

@@ -1,0 +1,78 @@
+"""Opens a system by its name, as commands and the keeper do: its file, its feeds, and where its notices go."""
+
+import logging
+import os
+from datetime import datetime
+from pathlib import Path
+
+import httpx
+
+from holdfast.core.clock import Clock
+from holdfast.core.protocols import Transaction
+from holdfast.core.records import SystemFile
+from holdfast.core.specfile import parse_spec
+from holdfast.errors import HoldfastError, NotFound
+from holdfast.state import State, system_file
+from holdfast.system import System, Tell
+from holdfast.world import LakeFeeds
+
+log = logging.getLogger("holdfast")
+
+WEBHOOK = "HOLDFAST_WEBHOOK"
+"""Environment variable: notices are also sent to this URL, as JSON."""
+WEBHOOK_TIMEOUT_S = 3.0
+
+
+def open_system(state: State, name: str, clock: Clock, *, tell: Tell = log.warning, waits: bool = False) -> System:
+    """The system of that name, as its file in force describes it.
+
+    Paths of feeds are relative to the file's directory. Raises NotFound with the near miss.
+    """
+    with state.catalog.read() as tx:
+        file = system_file(tx, name)
+    return system_of(state, file, clock, tell=tell, waits=waits)
+
+
+def system_of(state: State, file: SystemFile, clock: Clock, *, tell: Tell = log.warning, waits: bool = False) -> System:
+    """The system that a file describes."""
+    spec = parse_spec(file.text, file=file.path)
+    feeds = LakeFeeds(spec, Path(file.path).parent, state.lake, state.catalog)
+    return System(spec, state, clock, feeds, waits=waits, tell=tell)
+
+
+def only_system(tx: Transaction, name: str = "") -> str:
+    """`name` if there is such a system; the only one there is where no name is given.
+
+    Raises NotFound with the near miss, HoldfastError where a name is needed.
+    """
+    if name:
+        return system_file(tx, name).system
+    known = [file.system for file in tx.find(SystemFile)]
+    if not known:
+        raise NotFound("system", "in this state", ())
+    if len(known) > 1:
+        raise HoldfastError(f"this state holds {len(known)} systems; say which: --system {' | '.join(known)}")
+    return known[0]
+
+
+def teller(system: str, clock: Clock) -> Tell:
+    """Where the notices of a system go: the log and, where `HOLDFAST_WEBHOOK` is set, that URL."""
+    url = os.environ.get(WEBHOOK, "")
+
+    def tell(text: str) -> None:
+        log.warning("%s: %s", system, text)
+        if url:
+            _post(url, system, text, clock.now())
+
+    return tell
+
+
+def _post(url: str, system: str, text: str, at: datetime) -> None:
+    """Send one notice. A webhook's URL is a secret, so an error names only its host."""
+    try:
+        body = {"system": system, "text": f"{system}: {text}", "at": at.isoformat()}
+        httpx.post(url, json=body, timeout=WEBHOOK_TIMEOUT_S).raise_for_status()
+    except httpx.HTTPStatusError as error:
+        log.error("the webhook at %s answered %d", error.request.url.host, error.response.status_code)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        log.error("the webhook in %s cannot be reached: %s", WEBHOOK, type(error).__name__)

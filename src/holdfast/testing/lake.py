@@ -1,0 +1,208 @@
+"""The rules of a lake."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+
+from holdfast.core.protocols import Field, Lake
+from holdfast.errors import NotFound, StateError
+from holdfast.testing.builders import PREDICTION_FIELDS, START, hours, micros, predictions, refused
+
+
+class LakeRules:
+    """What every lake promises. Needs a fixture `lake`, empty."""
+
+    def test_rows_read_back_with_their_types(self, lake: Lake) -> None:
+        extremes = np.array([-(2**63), 2**63 - 1, 0], dtype=np.int64)
+        floats = np.array([np.nan, -np.inf, 1e-310])
+        texts = ["", None, "Zürich \u2603 \U0001f6eb"]
+        self._append(lake, predictions(["a", "b", "c"], seats=extremes, distance=floats, carrier=texts))
+        frame = lake.scan("predictions", "flights")
+        assert frame["event_at"].to_list() == [START, START + hours(1), START + hours(2)]
+        assert str(frame["event_at"].dtype) == "Datetime(time_unit='us', time_zone='UTC')"
+        assert frame["seats"].to_list() == extremes.tolist()
+        assert frame["distance"].to_list() == [None, float("-inf"), 1e-310]
+        assert frame["carrier"].to_list() == texts
+        assert frame.columns == [field.name for field in PREDICTION_FIELDS]
+
+    def test_numbers_that_convert_without_loss_are_taken(self, lake: Lake) -> None:
+        columns = predictions(["a"], distance=np.array([0.5], np.float32), seats=np.array([True]))
+        self._append(lake, columns)
+        row = lake.scan("predictions", "flights").to_dicts()[0]
+        assert (row["distance"], row["seats"]) == (0.5, 1)
+
+    def test_a_range_includes_its_start_and_excludes_its_end(self, lake: Lake) -> None:
+        self._append(lake, predictions(list("abcd")))
+        assert self._ids(lake, since=START + hours(1), until=START + hours(3)) == ["b", "c"]
+        assert self._ids(lake, since=START + hours(2)) == ["c", "d"]
+        assert self._ids(lake, until=START) == []
+
+    def test_nothing_there_is_a_frame_without_columns(self, lake: Lake) -> None:
+        assert lake.scan("predictions", "flights").shape == (0, 0)
+        self._append(lake, predictions(["a"]))
+        assert lake.scan("predictions", "flights", since=START + hours(1)).shape == (0, 0)
+        assert lake.scan("predictions", "disks").shape == (0, 0)
+        assert lake.scan("feeds/weather", "flights").shape == (0, 0)
+
+    def test_the_last_written_row_of_an_identity_wins_in_every_stage(self, lake: Lake) -> None:
+        first = lake.writer("predictions", "flights", PREDICTION_FIELDS)
+        second = lake.writer("predictions", "flights", PREDICTION_FIELDS)
+        first.append(predictions(["a", "b"], carrier=["1", "1"]), 2)
+        second.append(predictions(["b", "c"], at=START + hours(1), carrier=["2", "2"]), 2)
+        first.append(predictions(["c", "c"], at=START + hours(2), step=hours(0), carrier=["3", "4"]), 2)
+        expected = [("a", "1"), ("b", "2"), ("c", "4")]
+        assert self._carriers(lake) == expected
+        second.close()
+        assert self._carriers(lake) == expected
+        lake.roll()
+        assert self._carriers(lake) == expected
+        first.close()
+        lake.roll()
+        assert self._carriers(lake) == expected
+        self._append(lake, predictions(["a"], carrier=["5"]))
+        assert self._carriers(lake) == [("a", "5"), *expected[1:]]
+
+    def test_rows_are_ordered_by_time_and_then_by_writing(self, lake: Lake) -> None:
+        self._append(lake, predictions(["c", "d"], at=START + hours(30)))
+        self._append(lake, predictions(["z", "b"], step=hours(0)))
+        self._append(lake, predictions(["a"], at=START))
+        expected = ["z", "b", "a", "c", "d"]
+        assert self._ids(lake) == expected
+        lake.roll()
+        assert self._ids(lake) == expected
+
+    def test_a_column_that_a_segment_lacks_is_null_there(self, lake: Lake) -> None:
+        self._append(lake, predictions(["a"]))
+        writer = lake.writer("predictions", "flights", (*PREDICTION_FIELDS[:2], Field("gate", "text")))
+        writer.append({"event_at": [micros(START + hours(1))], "prediction_id": ["b"], "gate": ["B4"]}, 1)
+        for _ in range(2):
+            rows = lake.scan("predictions", "flights").to_dicts()
+            assert [(row["carrier"], row["gate"]) for row in rows] == [("AA", None), (None, "B4")]
+            writer.close()
+            lake.roll()
+
+    def test_missing_times_are_null(self, lake: Lake) -> None:
+        writer = lake.writer("predictions", "flights", (*PREDICTION_FIELDS[:2], Field("known_at", "time")))
+        known = np.array([micros(START), np.iinfo(np.int64).min])
+        times = predictions(["a", "b"])["event_at"]
+        writer.append({"event_at": times, "prediction_id": ["a", "b"], "known_at": known}, 2)
+        assert lake.scan("predictions", "flights")["known_at"].to_list() == [START, None]
+
+    def test_a_row_without_its_time_is_refused(self, lake: Lake) -> None:
+        with refused(StateError, "event_at", "no scan would find it"):
+            self._append(lake, predictions(["a"], event_at=np.array([np.iinfo(np.int64).min])))
+        assert self._ids(lake) == []
+
+    def test_systems_and_tables_are_kept_apart(self, lake: Lake) -> None:
+        self._append(lake, predictions(["a"]))
+        self._append(lake, predictions(["b"]), system="disks")
+        fields = (Field("known_at", "time"), Field("row_id", "int"))
+        for feed in ("weather", "traffic"):
+            writer = lake.writer(f"feeds/{feed}", "flights", fields)
+            writer.append({"known_at": [micros(START)], "row_id": [len(feed)]}, 1)
+            writer.close()
+        lake.roll()
+        assert self._ids(lake) == ["a"]
+        assert lake.scan("feeds/weather", "flights")["row_id"].to_list() == [7]
+
+    def test_what_is_changed_after_append_is_not_changed_in_the_lake(self, lake: Lake) -> None:
+        columns = predictions(["a"])
+        self._append(lake, columns)
+        columns["distance"][0] = 99.0
+        columns["carrier"][0] = "ZZ"
+        row = lake.scan("predictions", "flights").to_dicts()[0]
+        assert (row["distance"], row["carrier"]) == (0.0, "AA")
+
+    def test_appending_no_rows_records_nothing(self, lake: Lake) -> None:
+        self._append(lake, predictions([]))
+        assert self._ids(lake) == []
+
+    def test_an_unknown_table_is_named_with_the_near_miss(self, lake: Lake) -> None:
+        with refused(NotFound, "predictons", "did you mean 'predictions'"):
+            lake.writer("predictons", "flights", PREDICTION_FIELDS)
+        with refused(NotFound, "predictons"):
+            lake.scan("predictons", "flights")
+
+    def test_a_schema_needs_the_columns_of_its_table(self, lake: Lake) -> None:
+        with refused(StateError, "event_at", "time"):
+            lake.writer("predictions", "flights", PREDICTION_FIELDS[1:])
+        with refused(StateError, "prediction_id", "text or int"):
+            lake.writer("predictions", "flights", (PREDICTION_FIELDS[0], Field("prediction_id", "float")))
+        with refused(StateError, "carrier", "twice"):
+            lake.writer("predictions", "flights", (*PREDICTION_FIELDS, Field("carrier", "text")))
+
+    def test_columns_that_do_not_fit_the_schema_are_refused_whole(self, lake: Lake) -> None:
+        good = predictions(["a", "b"])
+        wrong: list[tuple[Mapping[str, Any], str]] = [
+            ({name: values for name, values in good.items() if name != "seats"}, "lack column 'seats'"),
+            ({**good, "gate": ["a", "b"]}, "'gate' that is not in the schema"),
+            ({**good, "seats": np.array([1.5, 2.0])}, "'seats'"),
+            ({**good, "seats": np.array([2**63, 1], dtype=np.uint64)}, "'seats'"),
+            ({**good, "distance": np.array([1.0])}, "'distance' of lake table 'predictions' has shape (1,)"),
+            ({**good, "distance": np.array([[1.0], [1.0]])}, "'distance'"),
+            ({**good, "carrier": ["a"]}, "'carrier'"),
+            ({**good, "carrier": ["a", 5]}, "5 is neither valid text nor None"),
+            ({**good, "carrier": [None, 5]}, "5 is neither valid text nor None"),
+            ({**good, "carrier": ["a", "\ud800"]}, "neither valid text nor None"),
+        ]
+        writer = lake.writer("predictions", "flights", PREDICTION_FIELDS)
+        for columns, message in wrong:
+            with refused(StateError, message):
+                writer.append(columns, 2)
+        writer.append(good, 2)
+        assert self._ids(lake) == ["a", "b"]
+
+    def test_types_that_do_not_mix_are_named_and_the_rest_stays_readable(self, lake: Lake) -> None:
+        self._append(lake, predictions(["a"]))
+        fields = (*PREDICTION_FIELDS[:4], Field("carrier", "time"))
+        later = START + hours(1)
+        writer = lake.writer("predictions", "flights", fields)
+        writer.append(predictions(["b"], at=later, carrier=[micros(START)]), 1)
+        writer.close()
+        for _ in range(2):
+            with refused(StateError, "carrier", "text", "time", "do not mix"):
+                lake.scan("predictions", "flights")
+            assert self._ids(lake, until=later) == ["a"]
+            assert self._ids(lake, since=later) == ["b"]
+            lake.roll()
+
+    def test_a_closed_writer_or_lake_refuses_rows(self, lake: Lake) -> None:
+        writer = lake.writer("predictions", "flights", PREDICTION_FIELDS)
+        writer.close()
+        writer.close()
+        with refused(StateError, "closed"):
+            writer.append(predictions(["a"]), 1)
+        other = lake.writer("predictions", "flights", PREDICTION_FIELDS)
+        lake.close()
+        with refused(StateError, "closed"):
+            other.append(predictions(["a"]), 1)
+        with refused(StateError, "closed"):
+            lake.scan("predictions", "flights")
+
+    def test_only_sealed_segments_are_rolled_and_only_once(self, lake: Lake) -> None:
+        writers = [lake.writer("predictions", "flights", PREDICTION_FIELDS) for _ in range(3)]
+        for writer, id in zip(writers, "abc", strict=True):
+            writer.append(predictions([id]), 1)
+        writers[0].close()
+        writers[1].close()
+        assert lake.roll() == 2
+        assert lake.roll() == 0
+        writers[2].append(predictions(["d"]), 1)
+        assert sorted(self._ids(lake)) == ["a", "b", "c", "d"]
+
+    def _append(self, lake: Lake, columns: dict[str, Any], system: str = "flights") -> None:
+        writer = lake.writer("predictions", system, PREDICTION_FIELDS)
+        try:
+            writer.append(columns, len(columns["event_at"]))
+        finally:
+            writer.close()
+
+    def _ids(self, lake: Lake, since: datetime | None = None, until: datetime | None = None) -> list[str]:
+        frame = lake.scan("predictions", "flights", since=since, until=until)
+        return frame["prediction_id"].to_list() if frame.width else []
+
+    def _carriers(self, lake: Lake) -> list[tuple[str, str]]:
+        frame = lake.scan("predictions", "flights")
+        return list(zip(frame["prediction_id"].to_list(), frame["carrier"].to_list(), strict=True))
