@@ -8,10 +8,7 @@ from pathlib import Path
 import httpx
 
 from holdfast.core.clock import Clock
-from holdfast.core.protocols import Transaction
 from holdfast.core.records import SystemFile
-from holdfast.core.specfile import parse_spec
-from holdfast.errors import HoldfastError, NotFound
 from holdfast.state import State, system_file
 from holdfast.system import System, Tell
 from holdfast.world import LakeFeeds
@@ -35,24 +32,9 @@ def open_system(state: State, name: str, clock: Clock, *, tell: Tell = log.warni
 
 def system_of(state: State, file: SystemFile, clock: Clock, *, tell: Tell = log.warning, waits: bool = False) -> System:
     """The system that a file describes."""
-    spec = parse_spec(file.text, file=file.path)
+    spec = state.spec(file)
     feeds = LakeFeeds(spec, Path(file.path).parent, state.lake, state.catalog)
     return System(spec, state, clock, feeds, waits=waits, tell=tell)
-
-
-def only_system(tx: Transaction, name: str = "") -> str:
-    """`name` if there is such a system; the only one there is where no name is given.
-
-    Raises NotFound with the near miss, HoldfastError where a name is needed.
-    """
-    if name:
-        return system_file(tx, name).system
-    known = [file.system for file in tx.find(SystemFile)]
-    if not known:
-        raise NotFound("system", "in this state", ())
-    if len(known) > 1:
-        raise HoldfastError(f"this state holds {len(known)} systems; say which: --system {' | '.join(known)}")
-    return known[0]
 
 
 def teller(system: str, clock: Clock) -> Tell:

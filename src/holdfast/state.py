@@ -5,7 +5,8 @@ import os
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import IO
+
+import msgspec
 
 from holdfast.core import kinds, routes
 from holdfast.core.model import Model
@@ -14,8 +15,9 @@ from holdfast.core.records import Route, SystemFile, Token, Version
 from holdfast.core.routes import RoutedSystem, RoutedVersion, Routes, TokenHash
 from holdfast.core.spec import SystemSpec
 from holdfast.core.specfile import parse_spec, spec_hash
-from holdfast.errors import AlreadyRunning, ArtifactError, NotFound
+from holdfast.errors import ArtifactError, NotFound, StateError
 from holdfast.flow.registry import current_route
+from holdfast.places import CATALOG, ROUTES, RUN
 from holdfast.security import artifacts
 
 
@@ -28,40 +30,27 @@ class State:
         self.lake = lake
         self.blobs = blobs
         self._models: dict[str, Model] = {}
-        self._specs: dict[str, tuple[str, SystemSpec]] = {}
+        self._specs: dict[str, SystemSpec] = {}
 
     @property
     def routes_path(self) -> Path:
         """The file that workers follow."""
-        return self.directory / "routes.json"
+        return self.directory / ROUTES
 
     @property
     def run_directory(self) -> Path:
         """Where running processes leave their signs of life."""
-        return self.directory / "run"
+        return self.directory / RUN
 
     @property
     def keys_directory(self) -> Path:
         """Where the local key pair lies that artifacts are signed with."""
         return self.directory / "keys"
 
-    def hold(self) -> IO[str]:
-        """Be the only `up` on this state for as long as the returned file is open. Raises AlreadyRunning."""
-        self.run_directory.mkdir(parents=True, exist_ok=True)
-        lock = (self.run_directory / "up.lock").open("a+")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            owner = lock.read().strip() or "unknown"
-            lock.close()
-            raise AlreadyRunning(
-                f"{self.directory} is in use by process {owner}; stop it first, or give this one its own --state"
-            ) from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        return lock
+    def close(self) -> None:
+        """Let go of lake and catalog."""
+        self.lake.close()
+        self.catalog.close()
 
     def unpacked(self, version: Version) -> RoutedVersion:
         """The artifact of a version on disk, with its bundle beside it."""
@@ -87,15 +76,18 @@ class State:
 
     def routes(self, tx: Transaction) -> Routes:
         """The routes of all systems, as the catalog has them."""
-        generation, systems = 0, {}
-        for file in tx.find(SystemFile):
-            route = current_route(tx, file.system)
-            generation += route.generation
-            systems[file.system] = self._routed(tx, self._parsed(file), route)
-        tokens = tx.find(Token, "*")
-        generation += sum(2 if token.state == "revoked" else 1 for token in tokens)
-        active = tuple(TokenHash(sha256=t.sha256, role=t.role, name=t.name) for t in tokens if t.state == "active")
-        return Routes(generation=generation, systems=systems, tokens=active)
+        systems = {
+            file.system: self._routed(tx, self.spec(file), current_route(tx, file.system))
+            for file in tx.find(SystemFile)
+        }
+        tokens = tx.find(Token, "*", state=("active",))
+        active = tuple(TokenHash(sha256=t.sha256, role=t.role, name=t.name) for t in tokens)
+        return Routes(generation=self.generation(tx), systems=systems, tokens=active)
+
+    def generation(self, tx: Transaction) -> int:
+        """The number of the routes that the catalog holds: it grows with every change of a route or a token."""
+        routed = sum(current_route(tx, file.system).generation for file in tx.find(SystemFile))
+        return routed + sum(2 if token.state == "revoked" else 1 for token in tx.find(Token, "*"))
 
     def publish_routes(self) -> int:
         """Write the routes file if the catalog has moved on; returns the generation in force.
@@ -112,12 +104,28 @@ class State:
                 _write_atomically(self.routes_path, data)
         return wanted.generation
 
-    def _parsed(self, file: SystemFile) -> SystemSpec:
-        """The system that a file describes, read once per text: routes are looked at every second."""
-        known = self._specs.get(file.system)
-        if known is None or known[0] != file.text:
-            known = self._specs[file.system] = (file.text, parse_spec(file.text, file=file.path))
-        return known[1]
+    def spec(self, file: SystemFile) -> SystemSpec:
+        """The system that a file in force describes.
+
+        It was checked when it was put in force, and is kept read: checking loads every plug-in that it names, which
+        takes a second that a rollback does not have.
+        """
+        known = self._specs.get(file.spec_hash)
+        if known is None:
+            known = _kept_spec(self._specs_directory / f"{file.spec_hash}.json", file.spec_hash)
+            if known is None:
+                known = parse_spec(file.text, file=file.path)
+                self.keep_spec(known)
+            self._specs[file.spec_hash] = known
+        return known
+
+    def keep_spec(self, spec: SystemSpec) -> None:
+        """Keep a checked system, so that `spec` need not check it again."""
+        _write_atomically(self._specs_directory / f"{spec_hash(spec)}.json", msgspec.json.encode(spec))
+
+    @property
+    def _specs_directory(self) -> Path:
+        return self.directory / "specs"
 
     def _routed(self, tx: Transaction, spec: SystemSpec, route: Route) -> RoutedSystem:
         def version(id: str) -> RoutedVersion | None:
@@ -159,6 +167,7 @@ def put_in_force(state: State, spec: SystemSpec, *, path: Path, text: str, now: 
         before = tx.get(SystemFile, spec.system, "file")
         if before is not None and (before.spec_hash, before.path) == (file.spec_hash, file.path):
             return False
+        state.keep_spec(spec)
         tx.put(file)
         detail = {"spec_hash": file.spec_hash}
         tx.audit(
@@ -168,10 +177,19 @@ def put_in_force(state: State, spec: SystemSpec, *, path: Path, text: str, now: 
 
 
 def open_state(directory: Path, *, record: str = "process") -> State:
-    """The state in a directory: SQLite, files, content-addressed blobs. Made when it is not there."""
+    """The state in a directory: SQLite, files, content-addressed blobs. Made when it is not there.
+
+    Raises StateError where a catalog was there and is gone.
+    """
     directory = directory.resolve()
     directory.mkdir(parents=True, exist_ok=True)
-    catalog = kinds.load("engines", "catalog+sqlite")(directory / "catalog.db")
+    if not (directory / CATALOG).exists() and (directory / ROUTES).exists():
+        # A new catalog would be empty, and routes made of it would end the serving that still goes on.
+        raise StateError(
+            f"{directory / CATALOG} is gone, though this state was in use; restore it from a backup. "
+            "What was served is served on meanwhile"
+        )
+    catalog = kinds.load("engines", "catalog+sqlite")(directory / CATALOG)
     lake = kinds.load("engines", "lake+files")(directory / "lake", catalog.manifest, record=record)
     return State(directory, catalog, lake, kinds.load("engines", "blobs+files")(directory / "blobs"))
 
@@ -188,6 +206,15 @@ def system_file(tx: Transaction, system: str) -> SystemFile:
     if file is None:
         raise NotFound("system", system, [f.system for f in tx.find(SystemFile)])
     return file
+
+
+def _kept_spec(path: Path, hash: str) -> SystemSpec | None:
+    """The system that was kept; None where it was not, or is not what the hash says."""
+    try:
+        kept = msgspec.json.decode(path.read_bytes(), type=SystemSpec)
+    except (OSError, msgspec.MsgspecError):
+        return None
+    return kept if spec_hash(kept) == hash else None
 
 
 def _write_atomically(path: Path, data: bytes) -> None:

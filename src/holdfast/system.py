@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 from msgspec.structs import replace
 
+from holdfast.changes import take_back
 from holdfast.core import kinds
 from holdfast.core.blocks import mature_until
 from holdfast.core.clock import Clock
@@ -304,9 +305,7 @@ class System:
         with self.state.catalog.read() as tx:
             run = tx.get(Run, self.spec.system, registry.get_version(tx, self.spec.system, version_id).run)
         assert run is not None
-        return promised_losses(
-            self.spec, self.task, read_holdout(self.state.blobs.get(run.holdout_rows)), run.folds
-        )
+        return promised_losses(self.spec, self.task, read_holdout(self.state.blobs.get(run.holdout_rows)), run.folds)
 
     def groups(self) -> Mapping[str, str]:
         """Which feed each column belongs to, and each feed to itself."""
@@ -359,15 +358,7 @@ class _TickControls:
         return jobs.submit(self._tx, self._system.spec.system, kind, payload, self._now).id
 
     def rollback(self, why: str, *, by: str = "holdfast") -> str:
-        name = self._system.spec.system
-        under_way = releases.open_release(self._tx, name)
-        if under_way is not None:
-            releases.roll_back(self._tx, under_way, why, self._now, by)
-            return registry.current_route(self._tx, name).live
-        bad = registry.current_route(self._tx, name).live
-        live = releases.roll_back_live(self._tx, name, why, self._now, by)
-        self._system._audit(self._tx, "version rolled back", bad, {"live": live, "why": why}, by)
-        return live
+        return take_back(self._tx, self._system.spec.system, why, self._now, by)
 
 
 def _stands(tx: Transaction, release: Release) -> bool:

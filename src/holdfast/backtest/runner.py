@@ -87,8 +87,8 @@ def run_backtest(
     tasks = [_Task(run=policy, policy=policy) for policy in policies]
     if faults:
         tasks.append(_Task(run=FAULTED, policy=policies[-1], faults=tuple(faults)))
-    context = get_context("forkserver")
-    context.set_forkserver_preload(["holdfast.backtest.replay", "holdfast.flow.child"])
+    # Spawned, not forked: a process forked after polars has started its threads waits for them for ever.
+    context = get_context("spawn")
     events: SimpleQueue[Any] = context.SimpleQueue()
     with ProcessPoolExecutor(processes, mp_context=context, initializer=_use_queue, initargs=(events,)) as pool:
         futures = {t.run: pool.submit(_run, spec, worlds[1 if t.faults else 0], t, first, last) for t in tasks}

@@ -27,6 +27,8 @@ class Profile:
     """Values that are not missing, (columns,)."""
     distinct: IntArray
     """0 for none, 1 for one value only, 2 for two or more, (columns,)."""
+    common: FloatArray
+    """Share of the present values that are the most common one (of numbers: that are the median), (columns,)."""
     quantiles: FloatArray
     """(len(PROBS), columns); NaN for text and for fewer than LEAST_ROWS values."""
 
@@ -40,18 +42,22 @@ def profile(rows: pl.DataFrame, columns: Sequence[str]) -> Profile:
     """The profile of some rows. A column that is absent counts as missing everywhere."""
     present = np.zeros(len(columns), dtype=np.int64)
     distinct = np.zeros(len(columns), dtype=np.int64)
+    common = np.zeros(len(columns))
     quantiles = np.full((len(PROBS), len(columns)), np.nan)
     schema = rows.schema
     numbers = [k for k, name in enumerate(columns) if name in schema and _is_number(schema[name])]
     others = [k for k, name in enumerate(columns) if name in schema and not _is_number(schema[name])]
     if rows.height and numbers:
-        present[numbers], distinct[numbers], quantiles[:, numbers] = _numbers(rows, [columns[k] for k in numbers])
+        found = _numbers(rows, [columns[k] for k in numbers])
+        present[numbers], distinct[numbers], common[numbers], quantiles[:, numbers] = found
     if rows.height and others:
         names = [columns[k] for k in others]
         counts = rows.select([pl.col(name).count() for name in names]).row(0)
         kinds = rows.select([pl.col(name).drop_nulls().n_unique() for name in names]).row(0)
+        most = rows.select([pl.col(name).drop_nulls().unique_counts().max().fill_null(0) for name in names]).row(0)
         present[others], distinct[others] = counts, np.minimum(kinds, 2)
-    return Profile(rows.height, present, distinct, quantiles)
+        common[others] = np.asarray(most) / np.maximum(counts, 1)
+    return Profile(rows.height, present, distinct, common, quantiles)
 
 
 def of_block(block: Block, columns: Sequence[str]) -> Profile:
@@ -68,7 +74,7 @@ def _is_number(kind: pl.DataType) -> bool:
     return kind.is_numeric() or kind == pl.Boolean
 
 
-def _numbers(rows: pl.DataFrame, names: Sequence[str]) -> tuple[IntArray, IntArray, FloatArray]:
+def _numbers(rows: pl.DataFrame, names: Sequence[str]) -> tuple[IntArray, IntArray, FloatArray, FloatArray]:
     # One sort gives everything: missing values end up last, so the first `present` of each column are its values.
     values = rows.select([pl.col(name).cast(pl.Float64) for name in names]).to_numpy(order="c").copy()
     present = (values.shape[0] - np.isnan(values).sum(axis=0)).astype(np.int64)
@@ -76,6 +82,8 @@ def _numbers(rows: pl.DataFrame, names: Sequence[str]) -> tuple[IntArray, IntArr
     column = np.arange(len(names))
     last = np.maximum(present - 1, 0)
     distinct = np.where(present == 0, 0, np.where(values[0] == values[last, column], 1, 2)).astype(np.int64)
+    median = values[last // 2, column]
+    common = (values == median).sum(axis=0) / np.maximum(present, 1)
     at = np.floor(np.asarray(PROBS)[:, None] * last[None, :] + 0.5).astype(np.int64)
     quantiles = np.where(present >= LEAST_ROWS, values[at, column], np.nan)
-    return present, distinct, quantiles
+    return present, distinct, common, quantiles

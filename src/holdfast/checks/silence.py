@@ -14,12 +14,17 @@ from holdfast.core.evidence import Block, Grade, Reading, Role, Window
 
 LEAST_BLOCKS = 5
 """Days before the window that a column needs before anything is said about it."""
+OTHERS = 10
+"""A column is constant only when so many values other than its most common one were to be expected; by chance a day
+then has none once in e^10 days."""
 MISSING_RISE = 0.1
 """A missing share fails when it rises by this much above the worst recent day at least."""
 MISSING_NEAR = 0.07
 """So close to where it fails a missing share warns."""
 DOUBTFUL = 0.75
 """A unit change warns from this part of the distance at which it fails (`Conversion.far`)."""
+SWING = 1.5
+"""A pure factor must be this many times the factor by which the spread of recent days differs."""
 BEYOND = 1.5
 """A unit change must be this many times farther than the farthest that the history shows without one."""
 KTH = 2
@@ -126,11 +131,13 @@ def _columns(
     missing = np.array([day.missing for day in days])
     present = np.array([day.present for day in days])
     distinct = np.array([day.distinct for day in days])
+    common = np.array([day.common for day in days])
     quantiles = np.array([day.quantiles for day in days])
     readings = []
     for k, column in enumerate(columns):
         usable = present[:, k] >= LEAST_ROWS
-        found = _constant(column, int(now.present[k]), int(now.distinct[k]), present[usable, k], distinct[usable, k])
+        before = (present[usable, k], distinct[usable, k], common[usable, k])
+        found = _constant(column, int(now.present[k]), int(now.distinct[k]), *before)
         seen = usual.get(("missing_share", column), 0.0)
         found = found or _missing(column, now.rows, float(now.missing[k]), missing[:, k], seen)
         if k < inputs and found.value is not None and found.high is not None and found.value <= found.high:
@@ -140,11 +147,15 @@ def _columns(
     return readings
 
 
-def _constant(column: str, present: int, distinct: int, usual: IntArray, before: IntArray) -> Reading | None:
+def _constant(
+    column: str, present: int, distinct: int, usual: IntArray, before: IntArray, common: FloatArray
+) -> Reading | None:
     if distinct != 1 or len(before) < LEAST_BLOCKS or (before == 1).any():
         return None
     if present < max(LEAST_ROWS, float(np.median(usual)) / 2):
         return None  # a handful of values may well be the same
+    if present * (1 - float(np.average(common, weights=usual))) < OTHERS:
+        return None  # so few other values are usual that a day without one comes by chance
     note = f"all {present:,} values of {column} are the same; on none of {len(before)} days before they were"
     return _reading("distinct_values", 1.0, column, note, rows=present, low=2.0)
 
@@ -177,11 +188,18 @@ def _unit(column: str, present: int, now: FloatArray, days: FloatArray, seen: fl
     far = float(nearest(now, days, kth=KTH)) / reach
     if far <= DOUBTFUL * 2.0:
         return None
-    causes = explanations(now, days, within=reach, kth=KTH)
+    swings = _swings(days)
+    causes = [c for c in explanations(now, days, within=reach, kth=KTH) if c.offset or c.factor > swings]
     if not causes or far <= DOUBTFUL * causes[0].far:
         return None
     note = "; or ".join(cause.told(column) for cause in causes[:2])
     return _reading("unit_change", far, column, note, rows=present, high=max(causes[0].far, BEYOND * seen))
+
+
+def _swings(days: FloatArray) -> float:
+    """How far the spread of recent days moves by itself, as a factor, with room: a smaller factor proves no unit."""
+    spread = days[:, PROBS.index(0.75)] - days[:, PROBS.index(0.25)]
+    return SWING * float(spread.max() / spread.min()) if spread.min() > 0 else float("inf")
 
 
 def _is_spread(quantiles: FloatArray) -> bool:

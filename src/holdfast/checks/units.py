@@ -29,6 +29,11 @@ class Conversion:
             return 2.0
         return 4.0 if 1 / 3 < self.scale < 3 else 2.5
 
+    @property
+    def factor(self) -> float:
+        """The scale or its inverse, whichever is larger; infinite for a change of sign, which no spread can show."""
+        return float("inf") if self.scale < 0 else max(self.scale, 1 / self.scale)
+
     def told(self, column: str) -> str:
         """A sentence for a person: what it looks like, and what undoes it."""
         back = f"value * {self.scale:.6g}" if self.scale != 1 else "value"

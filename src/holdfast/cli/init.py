@@ -1,5 +1,6 @@
 """``holdfast init``: infer a system file from data."""
 
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -7,6 +8,7 @@ import msgspec
 import typer
 
 from holdfast.cli.arguments import HERE, AsJson
+from holdfast.core.blocks import block_bounds
 from holdfast.core.specdump import dump_spec
 from holdfast.core.specfile import spec_hash
 from holdfast.errors import StateError
@@ -18,6 +20,9 @@ def init(
     label: Annotated[str | None, typer.Option(help="The label, as feed.column.")] = None,
     system: Annotated[str | None, typer.Option(help="Name of the system; by default that of the folder.")] = None,
     timezone: Annotated[str | None, typer.Option(help="Time zone that defines a day.")] = None,
+    until: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Look only at what was known by this day.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Where the system file is written.")] = HERE,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
     as_json: AsJson = False,
@@ -28,7 +33,9 @@ def init(
     """
     if out.exists() and not force:
         raise StateError(f"{out} is already there; give --out another name, or --force to replace it")
-    drafted = draft(data, label=label, system=system, timezone=timezone, root=out.resolve().parent)
+    drafted = draft(
+        data, label=label, system=system, timezone=timezone, root=out.resolve().parent, until=_start(until, timezone)
+    )
     out.write_text(dump_spec(drafted.spec, drafted.comments))
     if as_json:
         found = {"file": str(out), "hash": spec_hash(drafted.spec), "notes": drafted.notes}
@@ -38,3 +45,8 @@ def init(
         typer.echo(f"  - {note}")
     typer.echo(f"{out}: system '{drafted.spec.system}' with {len(drafted.spec.data.columns)} features; read it, then")
     typer.echo(f"  holdfast train {out}")
+
+
+def _start(day: datetime | None, timezone: str | None) -> datetime | None:
+    """The first moment of a day."""
+    return None if day is None else block_bounds(timezone or "UTC", day.date())[0]

@@ -37,7 +37,7 @@ FAULTS = (
     Fault(
         name="bad release: columns swapped",
         fault="swapped_columns",
-        columns=("dep_hour", "weather_humid"),
+        columns=("departures_by_carrier_dep_delay_mean", "weather_temp"),
         start=_day(10, 15),
         end=_day(11, 30),
     ),

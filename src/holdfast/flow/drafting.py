@@ -6,7 +6,7 @@ corrects the file; nothing is inferred again later.
 
 import re
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -54,12 +54,14 @@ def draft(
     system: str | None = None,
     timezone: str | None = None,
     root: Path | None = None,
+    until: datetime | None = None,
 ) -> Draft:
     """Infer a system from a folder of files.
 
     `label` is ``feed.column``, or a column that only one feed has; None takes the only column named ``label``. The
     system is named after the folder unless `system` says otherwise. Paths in the file are relative to `root`, where
-    it will stand (the folder itself by default). Reads every file once. Raises DataError or SourceError, saying what
+    it will stand (the folder itself by default). With `until`, only what was known by then is looked at, so that a
+    backtest after it pins nothing that it could not have seen. Reads every file once. Raises DataError or SourceError, saying what
     is missing, where the data does not show a system: no label, no time, nothing that identifies a row.
     """
     found = Found()
@@ -70,6 +72,9 @@ def draft(
     for name, table in tables.items():
         is_rows = name == rows_feed
         tables[name] = pick_times(table, is_rows=is_rows, truth_at=own_truth_at if is_rows else None, found=found)
+    if until is not None:
+        tables = {name: _known_by(table, until) for name, table in tables.items()}
+        found.note(f"types, ranges and categories are those of what was known by {until:%Y-%m-%d}", "data.columns")
     rows = tables[rows_feed]
     if rows.event_at is None:
         raise DataError(f"feed '{rows_feed}' is predicted but has no time column; add one such as `event_at`, ISO 8601")
@@ -102,8 +107,18 @@ def draft(
         raise DataError(f"feed '{rows_feed}' and what joins it have no column that can be a feature; add some")
     assembled = assemble(data, frames)
     data = msgspec.structs.replace(data, label=_label(data, assembled, found), expect=_expect(data, assembled, found))
-    spec = _system(data, system or directory.resolve().name, _task(assembled["label"], label_column, found))
+    task = _task(assembled["label"], label_column, found)
+    spec = _system(data, system or directory.resolve().name, task, _margin(assembled["label"], task))
     return Draft(spec=spec, notes=tuple(found.notes), comments=found.comments)
+
+
+def _known_by(table: Table, until: datetime) -> Table:
+    if table.known_at is None:
+        return table
+    known = table.frame.filter(pl.col(table.known_at) <= until)
+    if known.is_empty():
+        raise DataError(f"feed '{table.name}' has no row that was known by {until:%Y-%m-%d}; choose a later day")
+    return msgspec.structs.replace(table, frame=known)
 
 
 def _unit(rows: Table, key: str, found: Found) -> str | None:
@@ -153,7 +168,17 @@ def _task(label: pl.Series, column: str, found: Found) -> str:
     return "regression"
 
 
-def _system(data: Data, name: str, task: str) -> SystemSpec:
+def _margin(label: pl.Series, task: str) -> float:
+    """How much worse than live is still accepted: 0.01 in Brier score; for numbers 2 % of the mean absolute
+    deviation, rounded to one digit."""
+    if task == "classification":
+        return 0.01
+    values = label.drop_nulls()
+    apart = (values - values.median()).abs().mean()
+    return float(f"{0.02 * apart:.0e}") if isinstance(apart, float) and apart > 0 else 0.01
+
+
+def _system(data: Data, name: str, task: str, margin: float) -> SystemSpec:
     """Defaults that are right for a first system: every gate and monitor that its task allows."""
     is_classification = task == "classification"
     metric, loss = ("log_loss", "brier") if is_classification else ("mae", "absolute_error")
@@ -169,8 +194,7 @@ def _system(data: Data, name: str, task: str) -> SystemSpec:
         Monitor(check="schema"),
     ]
     if is_classification:
-        gates.append(Gate(check="calibration", limit=Limit(at_most=0.05)))
-        monitors.insert(1, Monitor(check="calibration", every=7 * DAY, window=28 * DAY))
+        gates.append(Gate(check="calibration", limit=Limit(at_most=0.15)))
     steps = (
         Step(stage="shadow", least=2 * DAY),
         Step(stage="canary", share=0.1, least=3 * DAY),
@@ -181,10 +205,11 @@ def _system(data: Data, name: str, task: str) -> SystemSpec:
         data=data,
         model=Model(task=task),
         gates=fill_names(gates),
-        release=ReleasePlan(steps=steps, decide=Decide(loss=loss, margin=0.005)),
+        release=ReleasePlan(steps=steps, decide=Decide(loss=loss, margin=margin)),
         monitors=fill_names(monitors),
         responses=(
             Response(on="quality", do="retrain", cooldown=14 * DAY),
+            Response(on="drift", do="retrain", cooldown=28 * DAY),
             Response(on="any", do="notify"),
         ),
     )

@@ -15,6 +15,9 @@ from holdfast.stats.sequential import EDetector
 
 log = logging.getLogger(__name__)
 
+CALM = 0.1
+"""Below this part of the alarm threshold a stream is calm again; in between it is doubtful, so that an incident does
+not close and open with every day."""
 MEMORY_CAP = 4.0
 """Evidence is kept below this multiple of the alarm threshold, so that an alarm ends soon after its cause does."""
 
@@ -75,14 +78,8 @@ def judge_window(
     once. Where history is too short for the level, the check's stated limit is used and the verdict says so.
     """
     known = [r for r in readings if r.value is not None and r.subject in history]
-    unknowns = [unknown(kind, r, name) for r in readings if r.value is None]
-    unknowns += [_without_history(kind, r, name) for r in readings if r.value is not None and r not in known]
-    if not known:
-        return _worst_first(
-            unknowns or [unknown(kind, Reading(name=kind, value=None, note="nothing to measure"), name)]
-        )
     past = np.array([history[r.subject] for r in known], dtype=np.float64).T
-    windows = int((~np.isnan(past)).any(axis=1).sum())
+    windows = int((~np.isnan(past)).any(axis=1).sum()) if known else 0
     short = conformal.shortfall(windows, level)
     if short:
         stated = judge_stated(check, kind, readings, name=name, calibrated=False)
@@ -90,6 +87,8 @@ def judge_window(
             msgspec.structs.replace(v, why=f"{v.why} (not calibrated: {short})", level=level) for v in stated.verdicts
         ]
         return _worst_first(verdicts)
+    unknowns = [unknown(kind, r, name) for r in readings if r.value is None]
+    unknowns += [_without_history(kind, r, name) for r in readings if r.value is not None and r not in known]
     now = np.array([r.value for r in known], dtype=np.float64)
     rows = np.vstack([past, now])
     highest, standard = conformal.joint_scores(rows)[:-1], conformal.standardised(rows)[-1]
@@ -116,7 +115,7 @@ def judge_stream(
         f"{reading.name} {reading.value:.4f} on the newest block against {promised:.4f} promised; evidence "
         f"{min(evidence, MEMORY_CAP * threshold):.1f}, an alarm needs {threshold:.0f}"
     )
-    grade = Grade.FAIL if evidence >= threshold else Grade.PASS
+    grade = Grade.FAIL if evidence >= threshold else Grade.WARN if evidence >= threshold * CALM else Grade.PASS
     verdict = Verdict(grade=grade, check=kind, reading=reading, why=why, monitor=name, level=level)
     return Evaluation(verdicts=(verdict,), memory={"state": list(state)})
 

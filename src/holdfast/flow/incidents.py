@@ -29,9 +29,9 @@ def observe(
     if failing and not touched:
         touched = [_open(tx, system, check, failing, groups, now)]
     if any(verdict.grade is not Grade.UNKNOWN for verdict in verdicts):
-        kept = {incident.id for incident in touched}
+        doubtful = {groups.get(v.reading.subject, "") for v in verdicts if v.grade in (Grade.WARN, Grade.FAIL)}
         for incident in open_now:
-            if incident.id not in kept:
+            if groups.get(incident.subject, "") not in doubtful:
                 close(tx, incident, now)
     return touched
 

@@ -154,7 +154,7 @@ def _append(
     assert rows.good.height + rows.bad.height == rows.read, "every row read is kept or quarantined"
     newest = taken.newest
     if rows.good.height:
-        known = rows.good[feed.known_at] if feed.known_at else ALWAYS.new_from_index(0, rows.good.height)
+        known = rows.good[feed.known_at] if feed.known_at else _always(rows.good.height)
         columns = [(Field("row_id", "text"), row_ids(rows.good, feed.key)), (Field("known_at", "time"), known)]
         columns += [(field_of(column, rows.kinds[column]), rows.good[column]) for column in rows.good.columns]
         write(lake, f"{FEEDS.name}/{name}", spec.system, columns)
@@ -169,3 +169,7 @@ def _append(
         quarantine(lake, name, spec.system, bad, now=now)
     file = TakenFile(name=batch.name, sha256=batch.sha256, rows=rows.read, quarantined=rows.bad.height)
     return Intake(files=(*taken.files, file), kinds=rows.kinds, newest=newest)
+
+
+def _always(height: int) -> pl.Series:
+    return pl.Series([ALWAYS]).cast(pl.Datetime("us", "UTC")).new_from_index(0, height)

@@ -17,7 +17,7 @@ Kind = Literal["number", "integer", "boolean", "text", "time"]
 """What a column of a feed holds. The lake keeps numbers, integers and booleans as floats, so that each can be null."""
 
 UTC_TIME = pl.Datetime("us", "UTC")
-ALWAYS = pl.Series([datetime(1970, 1, 1, tzinfo=UTC)]).cast(UTC_TIME)
+ALWAYS = datetime(1970, 1, 1, tzinfo=UTC)
 """The `known_at` of rows that were always known."""
 MISSING_TIME = np.iinfo(np.int64).min
 EXACT = 2**53

@@ -1,0 +1,53 @@
+"""``holdfast ingest``: take in what the feeds have."""
+
+import polars as pl
+
+from holdfast.cli.arguments import HERE, STATE, AsJson, StateDirectory, SystemFile
+from holdfast.cli.opened import opened
+from holdfast.cli.output import say, say_json, say_table, when
+from holdfast.cli.person import person
+from holdfast.core.clock import SystemClock
+from holdfast.core.protocols import QUARANTINE
+from holdfast.core.specfile import read_spec
+from holdfast.state import State, put_in_force
+from holdfast.world import LakeFeeds
+
+MOST_REASONS = 5
+
+
+def ingest(file: SystemFile = HERE, state: StateDirectory = STATE, as_json: AsJson = False) -> None:
+    """Put a system file in force and take in what its feeds have that was not taken in before."""
+    spec = read_spec(file)
+    now = SystemClock().now()
+    with opened(state, make=True) as here:
+        text = file.read_text(encoding="utf-8")
+        put_in_force(here, spec, path=file.resolve(), text=text, now=now, by=person())
+        feeds = LakeFeeds(spec, file.resolve().parent, here.lake, here.catalog)
+        taken = feeds.ingest(now).feeds
+        bad = [name for name, feed in taken.items() if feed.rows_quarantined]
+        reasons = {name: _reasons(here, spec.system, name) for name in bad}
+    if as_json:
+        say_json({"feeds": taken, "quarantine": reasons})
+        return
+    rows = [
+        (
+            name,
+            feed.files,
+            f"{feed.rows_read:,}",
+            f"{feed.rows_kept:,}",
+            f"{feed.rows_quarantined:,}",
+            when(feed.newest),
+        )
+        for name, feed in taken.items()
+    ]
+    say_table(("feed", "new files", "rows read", "kept", "quarantined", "newest"), rows)
+    for name, counts in reasons.items():
+        for reason, count in list(counts.items())[:MOST_REASONS]:
+            say(f"quarantine of {name}, so far: {count:,} rows: {reason}")
+
+
+def _reasons(here: State, system: str, feed: str) -> dict[str, int]:
+    """Why the rows of a feed are in quarantine, most frequent first."""
+    held = here.lake.scan(f"{QUARANTINE.name}/{feed}", system)
+    counts = held.group_by("reason").len().sort("len", "reason", descending=[True, False])
+    return dict(counts.select("reason", pl.col("len")).iter_rows())

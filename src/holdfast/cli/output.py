@@ -1,0 +1,82 @@
+"""What commands print: JSON for scripts, tables for people."""
+
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+WIDE = 160
+"""Columns of a table that is not printed to a terminal."""
+STYLES = {
+    "pass": "green",
+    "fail": "red",
+    "warn": "yellow",
+    "unknown": "yellow",
+    "live": "green",
+    "canary": "yellow",
+    "shadow": "yellow",
+    "open": "red",
+    "acknowledged": "yellow",
+    "rejected": "red",
+    "rolled_back": "red",
+    "failed": "red",
+    "succeeded": "green",
+}
+BARS = "▁▂▃▄▅▆▇█"
+
+
+def say(text: str = "") -> None:
+    """A line for people on standard output, as it is."""
+    typer.echo(text)
+
+
+def say_json(value: Any) -> None:
+    """A value as one line of JSON; records and times are written as the API writes them."""
+    typer.echo(msgspec.json.encode(value).decode())
+
+
+def say_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> None:
+    """A table; the words of `STYLES` are coloured where colour is shown."""
+    console = Console(width=None if sys.stdout.isatty() else WIDE, highlight=False)
+    table = Table(
+        *columns, title=title or None, title_justify="left", box=None, padding=(0, 2, 0, 0), header_style="dim"
+    )
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row))
+    console.print(table)
+
+
+def _cell(value: object) -> str:
+    text = escape("" if value is None else str(value))
+    return f"[{STYLES[text]}]{text}[/]" if text in STYLES else text
+
+
+def when(at: datetime | None) -> str:
+    """A time to the minute, UTC; a dash for none."""
+    return "-" if at is None else f"{at:%Y-%m-%d %H:%M}"
+
+
+def figures(metrics: dict[str, float]) -> str:
+    """Metrics in one line."""
+    return "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+
+
+def plot(values: Sequence[float], width: int = 60) -> str:
+    """Values as one line of bars, thinned to `width`; empty without values.
+
+    >>> plot([0.0, 1.0, 2.0, 3.0])
+    '▁▃▆█'
+    """
+    finite = [value for value in values if value == value]
+    if not finite:
+        return ""
+    step = max(1.0, len(finite) / width)
+    thinned = [finite[int(i * step)] for i in range(min(width, len(finite)))]
+    low, high = min(thinned), max(thinned)
+    return "".join(BARS[round((value - low) / ((high - low) or 1.0) * (len(BARS) - 1))] for value in thinned)

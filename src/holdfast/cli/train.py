@@ -1,0 +1,103 @@
+"""``holdfast train``: one training, its gates, and as far towards live as the file allows at once."""
+
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from holdfast.cli.arguments import HERE, STATE, AsJson, StateDirectory, SystemFile
+from holdfast.cli.opened import opened
+from holdfast.cli.output import say, say_json, say_table
+from holdfast.cli.person import person
+from holdfast.core.clock import SystemClock
+from holdfast.core.records import Job, Release, Run
+from holdfast.core.specfile import read_spec
+from holdfast.errors import Conflict, GateRefused, JobFailed
+from holdfast.flow.releases import open_release
+from holdfast.lookups import find_one
+from holdfast.opening import open_system, teller
+from holdfast.state import State, put_in_force
+from holdfast.system import System
+from holdfast.world import LakeFeeds
+
+LOOK_S = 0.1
+
+
+def train(file: SystemFile = HERE, state: StateDirectory = STATE, as_json: AsJson = False) -> None:
+    """Put a system file in force, take in its data, train, judge, sign, register and begin the release.
+
+    Ends with 6 when a gate refused the candidate, with 7 when the training failed.
+    """
+    spec = read_spec(file)
+    clock = SystemClock()
+    with opened(state, make=True) as here:
+        text = file.read_text(encoding="utf-8")
+        system = open_new(here, file, text, clock)
+        try:
+            release, run = _trained(system, spec.system)
+        finally:
+            system.close()
+        here.publish_routes()
+        if as_json:
+            say_json({"release": release, "run": run})
+        else:
+            _tell(release, run)
+    if release.state == "rejected":
+        raise GateRefused(f"{run.id} was not released: {release.why}")
+
+
+def open_new(here: State, file: Path, text: str, clock: SystemClock) -> System:
+    """The system of a file that is put in force first."""
+    spec = read_spec(file)
+    put_in_force(here, spec, path=file.resolve(), text=text, now=clock.now(), by=person())
+    return open_system(here, spec.system, clock, tell=teller(spec.system, clock))
+
+
+def _trained(system: System, name: str) -> tuple[Release, Run]:
+    """Submit a training and follow it until its candidate is released, refused, or on its way.
+
+    Where a keeper runs on the same state it may do the work: then this only looks on.
+    """
+    catalog = system.state.catalog
+    with Console(file=sys.stderr).status("taking in data") as progress:
+        assert isinstance(system.feeds, LakeFeeds)
+        system.feeds.ingest(system.clock.now())
+        with catalog.read() as tx:
+            under_way = open_release(tx, name)
+        if under_way is not None:
+            raise Conflict(
+                f"{under_way.id} of '{name}' is still in {under_way.state}; wait for it, or take it back: "
+                f"holdfast rollback --system {name}"
+            )
+        job = system.submit_training("asked for at the command line", by=person())
+        progress.update("training")
+        while True:
+            for said in system.push_on():
+                progress.console.print(said, highlight=False, markup=False)
+            with catalog.read() as tx:
+                job = find_one(tx, Job, job.id, name)
+                release = _release_of(tx.find(Release, name), job)
+                if job.state == "failed":
+                    raise JobFailed(job.message)
+                if release is not None and release.state not in ("candidate", "gated"):
+                    return release, find_one(tx, Run, release.run, name)
+            time.sleep(LOOK_S)
+
+
+def _release_of(releases: list[Release], job: Job) -> Release | None:
+    run = job.result.get("run", "")
+    return next((release for release in releases if run and release.run == run), None)
+
+
+def _tell(release: Release, run: Run) -> None:
+    models = [("candidate", run.metrics), *((baseline.name, baseline.metrics) for baseline in run.baselines)]
+    names = list(run.metrics)
+    rows = [(name, *(f"{metrics[m]:.4f}" if m in metrics else "-" for m in names)) for name, metrics in models]
+    say_table(("on the hold-out", *names), rows)
+    say()
+    say_table(("gate", "verdict", "why"), [(v.monitor or v.check, v.grade.value, v.why) for v in release.evidence])
+    say()
+    version = f"version {release.version} " if release.version else ""
+    say(f"{run.id} took {run.took_s:.1f} s; {run.parity}")
+    say(f"{release.id}: {version}{release.state}: {release.why}")

@@ -1,0 +1,81 @@
+"""``holdfast why`` and ``holdfast replay``: one recorded answer, explained and computed again."""
+
+from collections.abc import Callable
+from typing import Annotated, TypeVar
+
+import typer
+
+from holdfast.cli.arguments import STATE, AsJson, StateDirectory, SystemName
+from holdfast.cli.opened import opened
+from holdfast.cli.output import say, say_json, say_table, when
+from holdfast.core.protocols import Transaction
+from holdfast.errors import HoldfastError, NotFound
+from holdfast.flow import lineage
+from holdfast.flow.lineage import Explanation, Replay
+from holdfast.lookups import system_names
+from holdfast.state import State
+
+Id = Annotated[str, typer.Argument(metavar="ID", help="A prediction's id, or a request's.")]
+T = TypeVar("T")
+MOST_INPUTS = 12
+
+
+def why(id: Id, state: StateDirectory = STATE, system: SystemName = "", as_json: AsJson = False) -> None:
+    """Explain one recorded answer: version, release, run, data, what moved it, and the label if it came."""
+    with opened(state) as here:
+        found = _in_any(here, system, id, lambda tx, name: lineage.why(tx, here.lake, name, id, here.model))
+    say_json(found) if as_json else _explain(found)
+
+
+def replay(id: Id, state: StateDirectory = STATE, system: SystemName = "", as_json: AsJson = False) -> None:
+    """Compute a recorded answer again with the version that gave it; ends with 1 where the two do not agree."""
+    with opened(state) as here:
+        found = _in_any(here, system, id, lambda tx, name: lineage.replay(tx, here.lake, name, id, here.model))
+    say_json(found) if as_json else _compare(found)
+    if not found.agrees:
+        raise HoldfastError(
+            f"{found.prediction_id} was answered {found.recorded} and is now {found.replayed}, {found.difference:.2g} "
+            "apart: the code or a library that runs the model has changed since"
+        )
+
+
+def _in_any(here: State, system: str, id: str, ask: Callable[[Transaction, str], T]) -> T:
+    """The answer of the first system that knows the prediction. Raises NotFound with the near miss of the last."""
+    missing: NotFound | None = None
+    with here.catalog.read() as tx:
+        for name in system_names(tx, system):
+            try:
+                return ask(tx, name)
+            except NotFound as error:
+                missing = error
+    raise missing or NotFound("prediction", id)
+
+
+def _explain(found: Explanation) -> None:
+    known_at = f", known at {when(found.label_known_at)}" if found.label is not None else ""
+    say(f"{found.prediction_id}: {found.output:.6f} for key {found.key or '-'}; label {_label(found.label)}{known_at}")
+    inputs = f"inputs known {when(found.features_known_at)}, event {when(found.event_at)}"
+    say(f"answered {when(found.predicted_at)} with {inputs}")
+    release = f" of {found.release}" if found.release else ""
+    say(f"by version {found.version} of '{found.system}', {found.stage}{release}")
+    say(f"from {found.run}: {found.trainer}, trained on rows until {when(found.trained_until)}")
+    files = ", ".join(f"{file.name} ({file.rows:,} rows)" for file in found.files)
+    say(f"snapshot {found.snapshot} of {files}")
+    if found.outside:
+        say(f"{found.outside} of its inputs lie outside what training saw")
+    if found.incidents:
+        say(f"open incidents then: {', '.join(found.incidents)}")
+    say()
+    rows = [(i.column, "-" if i.value is None else i.value, f"{i.change:+.4f}") for i in found.influences[:MOST_INPUTS]]
+    say_table(("input", "value", "without it the answer changes by"), rows)
+
+
+def _compare(found: Replay) -> None:
+    word = "agree" if found.agrees else "do not agree"
+    say(f"{found.prediction_id} by version {found.version}")
+    say(f"recorded {found.recorded:.9f}, replayed {found.replayed:.9f}")
+    say(f"they {word}: {found.difference:.2g} apart")
+
+
+def _label(label: float | None) -> str:
+    return "has not come" if label is None else f"{label:g}"

@@ -1,0 +1,1 @@
+"""The processes of a running state: the supervisor (`up`), its workers and its keeper."""

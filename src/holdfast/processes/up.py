@@ -1,0 +1,115 @@
+"""The supervisor: prepares a state, then holds its lock and its sockets and keeps workers and keeper alive."""
+
+import ipaddress
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from holdfast.errors import HoldfastError, StateError
+from holdfast.places import RUN
+from holdfast.processes.presence import KEEPER, Prepared, hold, remove_presence, write_presence
+from holdfast.serve.heartbeat import path_of
+from holdfast.serve.supervisor import ChildSpec, Supervisor, listen
+
+
+class UpOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What is brought up, and where it listens. Port 0 takes a free one."""
+
+    files: tuple[Path, ...]
+    state: Path
+    host: str = "127.0.0.1"
+    port: int = 8080
+    console_port: int = 8081
+    workers: int = 1
+
+
+class Started(msgspec.Struct, frozen=True, kw_only=True):
+    """What is told once everything was started."""
+
+    url: str
+    console: str
+    token: str
+    """The secret of the first admin token, on the very first start only; empty later."""
+    systems: dict[str, str]
+    """Each system and its live version, empty where there is none yet."""
+    is_local: bool
+
+
+def run_up(options: UpOptions, *, by: str, tell: Callable[[Started], None]) -> None:
+    """Bring systems up and keep them up until SIGTERM or SIGINT.
+
+    Raises AlreadyRunning when another `up` holds the state, SpecError for a file that is not in order, StateError
+    when a port is taken.
+    """
+    if options.workers < 1:
+        raise HoldfastError(f"{options.workers} workers cannot answer; give --workers 1 or more")
+    directory = options.state.resolve()
+    run_dir = directory / RUN
+    with hold(run_dir):
+        prepared = _prepared(directory, options.files, by)
+        serving, console = listen(options.host, options.port), listen(options.host, options.console_port)
+        workers = tuple(f"worker-{number}" for number in range(1, options.workers + 1))
+        started = Started(
+            url=_url(serving.getsockname()),
+            console=_url(console.getsockname()),
+            token=prepared.token,
+            systems=prepared.systems,
+            is_local=_is_local(options.host),
+        )
+        children = [_worker(directory, name, serving.fileno()) for name in workers]
+        children.append(_keeper(directory, console.fileno()))
+        write_presence(run_dir, url=started.url, console=started.console, workers=workers)
+        try:
+            Supervisor(children, [serving, console]).run(on_started=lambda: tell(started))
+        finally:
+            remove_presence(run_dir)
+
+
+def _prepared(directory: Path, files: Sequence[Path], by: str) -> Prepared:
+    """Prepare the state in a process of its own: the libraries that takes would stay in this one for as long as it
+    lives, and what is not there cannot fail."""
+    names = [str(file.resolve()) for file in files]
+    argv = [sys.executable, "-m", "holdfast.processes.prepare", "--state", str(directory), "--by", by, *names]
+    done = subprocess.run(argv, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, check=False)  # noqa: S603
+    try:
+        said = msgspec.json.decode(done.stdout, type=Prepared)
+    except msgspec.DecodeError as error:
+        raise StateError(
+            f"{directory} could not be prepared: the process ended with code {done.returncode}; what it wrote is above"
+        ) from error
+    if said.error:
+        raise _told(said.error, done.returncode)
+    return said
+
+
+def _told(message: str, exit_code: int) -> HoldfastError:
+    """The error of the process that prepared, with its exit code."""
+    error = HoldfastError(message)
+    error.exit_code = exit_code
+    return error
+
+
+def _worker(directory: Path, name: str, fd: int) -> ChildSpec:
+    argv = (sys.executable, "-m", "holdfast.processes.worker", "--state", str(directory), "--fd", str(fd))
+    return ChildSpec(name=name, argv=(*argv, "--name", name), heartbeat=path_of(directory / RUN, name))
+
+
+def _keeper(directory: Path, fd: int) -> ChildSpec:
+    """No heartbeat: a tick may take as long as it takes, and what is served does not depend on it."""
+    argv = (sys.executable, "-m", "holdfast.processes.keeper", "--state", str(directory), "--fd", str(fd))
+    return ChildSpec(name=KEEPER, argv=argv)
+
+
+def _url(address: tuple[str, int]) -> str:
+    host, port = address[0], address[1]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _is_local(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

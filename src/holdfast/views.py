@@ -1,0 +1,288 @@
+"""How everything stands, in one picture: for the status command and the status page."""
+
+from collections.abc import Sequence
+from datetime import date, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import polars as pl
+
+from holdfast.core import kinds
+from holdfast.core.clock import Clock
+from holdfast.core.protocols import PREDICTIONS, Task, Transaction
+from holdfast.core.records import Incident, Mark, Route, Run, SystemFile, Version
+from holdfast.core.spec import SystemSpec
+from holdfast.flow.incidents import OPEN
+from holdfast.flow.ingestion import intake
+from holdfast.flow.predictions import LivePredictions
+from holdfast.flow.reference import promised_losses, read_holdout
+from holdfast.flow.registry import current_route
+from holdfast.flow.releases import open_release
+from holdfast.lookups import ReleaseFound, with_evidence
+from holdfast.processes.presence import KEEPER, read_presence
+from holdfast.serve.heartbeat import Heartbeat, read_heartbeat
+from holdfast.state import State, system_file
+
+RECENT_DAYS = 30
+"""How many days with predictions are shown."""
+FRESH_BEAT_S = 3.0
+"""A process whose sign of life is older than this is shown as silent."""
+LATE = 2
+"""A monitor that has not run for so many times its interval is shown as late."""
+
+
+class ProcessView(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker or the keeper, by its last sign of life."""
+
+    name: str
+    is_alive: bool
+    pid: int = 0
+    age_s: float | None = None
+    """How old the sign is, in seconds; None when there is none."""
+    generation: int = 0
+    recorded: int = 0
+    lost: int = 0
+    refused: int = 0
+    error: str = ""
+
+
+class FeedView(msgspec.Struct, frozen=True, kw_only=True):
+    """What a feed has brought. `is_stale` is None where the file states no freshness."""
+
+    name: str
+    newest: datetime | None
+    rows: int
+    quarantined: int
+    files: int
+    is_stale: bool | None
+
+
+class MonitorView(msgspec.Struct, frozen=True, kw_only=True):
+    """A monitor, when it ran last and what it found worst."""
+
+    name: str
+    check: str
+    every_s: float
+    last_at: datetime | None
+    is_late: bool
+    grade: str = ""
+    why: str = ""
+
+
+class Day(msgspec.Struct, frozen=True, kw_only=True):
+    """One day of answers. `loss` is None until its labels are mature, and where none came."""
+
+    day: date
+    rows: int
+    labelled: int = 0
+    loss: float | None = None
+
+
+class SystemView(msgspec.Struct, frozen=True, kw_only=True):
+    """One system."""
+
+    system: str
+    about: str
+    live: str
+    live_since: datetime | None
+    canary: str
+    canary_share: float
+    release: ReleaseFound | None
+    working_on: str
+    """The training under way, or empty."""
+    last_failure: str
+    """Why the newest training gave nothing; empty when it did not fail."""
+    incidents: Sequence[Incident]
+    monitors: Sequence[MonitorView]
+    feeds: Sequence[FeedView]
+    loss: str
+    """Name of the loss by which releases are decided; `days` and `promised` are in it."""
+    promised: float | None
+    days: Sequence[Day]
+    """The newest days with answers, oldest first."""
+    error: str
+    """What the keeper could not do for this system when it last tried."""
+    error_at: datetime | None = None
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything in one state."""
+
+    at: datetime
+    state: str
+    is_up: bool
+    url: str
+    console: str
+    generation: int
+    processes: Sequence[ProcessView]
+    systems: Sequence[SystemView]
+
+
+class Views:
+    """Makes pictures of a state. Days that were read are kept, so a page that is asked again is cheap. One thread."""
+
+    def __init__(self, state: State, clock: Clock) -> None:
+        self._state = state
+        self._clock = clock
+        self._live: dict[str, tuple[str, LivePredictions]] = {}
+        self._promised: dict[tuple[str, str, str], float | None] = {}
+
+    def status(self, system: str = "") -> Status:
+        """How everything stands, or one system. Raises NotFound with the near miss."""
+        now = self._clock.now()
+        up = read_presence(self._state.run_directory)
+        with self._state.catalog.read() as tx:
+            files = [system_file(tx, system)] if system else tx.find(SystemFile)
+            generation = self._state.generation(tx)
+            systems = [self._system(tx, file, now) for file in files]
+        names = (*up.workers, KEEPER) if up else ()
+        return Status(
+            at=now,
+            state=str(self._state.directory),
+            is_up=up is not None,
+            url=up.url if up else "",
+            console=up.console if up else "",
+            generation=generation,
+            processes=[_process(self._state.run_directory, name, now) for name in names],
+            systems=systems,
+        )
+
+    def _system(self, tx: Transaction, file: SystemFile, now: datetime) -> SystemView:
+        spec = self._state.spec(file)
+        route, release = current_route(tx, file.system), open_release(tx, file.system)
+        error = tx.get(Mark, file.system, KEEPER) or Mark(system=file.system, id=KEEPER)
+        runs = tx.find(Run, file.system, newest=1)
+        return SystemView(
+            system=file.system,
+            about=spec.about,
+            live=route.live,
+            live_since=_live_since(tx, route),
+            canary=route.canary,
+            canary_share=route.canary_share,
+            release=None if release is None else with_evidence(self._state, tx, release),
+            working_on=next(
+                (f"{run.id}, since {run.started_at:%H:%M} UTC" for run in runs if run.state == "running"), ""
+            ),
+            last_failure=next((run.message for run in runs if run.state == "failed"), ""),
+            incidents=tx.find(Incident, file.system, state=OPEN)[::-1],
+            monitors=_monitors(tx, spec, now),
+            feeds=_feeds(tx, spec, now),
+            loss=spec.release.decide.loss,
+            promised=self._promise(tx, spec, file, route.live),
+            days=self._days(spec, file, now),
+            error=str(error.memory.get("error", "")),
+            error_at=error.last_at if error.memory.get("error") else None,
+        )
+
+    def _promise(self, tx: Transaction, spec: SystemSpec, file: SystemFile, live: str) -> float | None:
+        key = (file.system, file.spec_hash, live)
+        if key not in self._promised:
+            version = tx.get(Version, file.system, live) if live else None
+            run = tx.get(Run, file.system, version.run) if version else None
+            if run is None or not run.holdout_rows:
+                return None
+            holdout = read_holdout(self._state.blobs.get(run.holdout_rows))
+            self._promised[key] = promised_losses(spec, _task(spec), holdout).get(spec.release.decide.loss)
+        return self._promised[key]
+
+    def _days(self, spec: SystemSpec, file: SystemFile, now: datetime) -> list[Day]:
+        """The newest days with answers. Events of long ago (history sent as if it were live) are found too."""
+        recorded = self._state.lake.scan(PREDICTIONS.name, file.system, since=now - timedelta(days=RECENT_DAYS))
+        if recorded.is_empty():
+            recorded = self._state.lake.scan(PREDICTIONS.name, file.system)
+        if recorded.is_empty():
+            return []
+        day = pl.col("event_at").dt.convert_time_zone(spec.data.timezone).dt.date().alias("day")
+        counts = recorded.select(day).group_by("day").len().sort("day").tail(RECENT_DAYS)
+        live, task = self._predictions(spec, file), _task(spec)
+        mature = live.last_mature_day(now)
+        return [
+            _day(live.labelled_block(each).rows(), each, rows, task, spec)
+            if each <= mature
+            else Day(day=each, rows=rows)
+            for each, rows in counts.iter_rows()
+        ]
+
+    def _predictions(self, spec: SystemSpec, file: SystemFile) -> LivePredictions:
+        known = self._live.get(file.system)
+        if known is None or known[0] != file.spec_hash:
+            made = LivePredictions(spec, self._state.lake, _task(spec).output)
+            known = self._live[file.system] = (file.spec_hash, made)
+        return known[1]
+
+
+def _task(spec: SystemSpec) -> Task:
+    task: Task = kinds.load("tasks", spec.model.task)()
+    return task
+
+
+def _live_since(tx: Transaction, route: Route) -> datetime | None:
+    version = tx.get(Version, route.system, route.live) if route.live else None
+    return None if version is None else max((m.at for m in version.history if m.to == "live"), default=None)
+
+
+def _day(answered: pl.DataFrame, day: date, rows: int, task: Task, spec: SystemSpec) -> Day:
+    labelled = answered.filter(pl.col("label").is_not_null())
+    if labelled.is_empty():
+        return Day(day=day, rows=rows)
+    losses = task.loss(spec.release.decide.loss, labelled["label"].to_numpy(), labelled[task.output].to_numpy())
+    return Day(day=day, rows=rows, labelled=labelled.height, loss=float(np.mean(losses)))
+
+
+def _monitors(tx: Transaction, spec: SystemSpec, now: datetime) -> list[MonitorView]:
+    views = []
+    for monitor in spec.monitors:
+        found = tx.get(Mark, spec.system, f"verdict/{monitor.name}")
+        memory = found.memory if found else {}
+        last_at = found.last_at if found else None
+        views.append(
+            MonitorView(
+                name=monitor.name,
+                check=monitor.check,
+                every_s=monitor.every.total_seconds(),
+                last_at=last_at,
+                is_late=last_at is not None and now - last_at > LATE * monitor.every,
+                grade=str(memory.get("grade", "")),
+                why=str(memory.get("why", "")),
+            )
+        )
+    return views
+
+
+def _feeds(tx: Transaction, spec: SystemSpec, now: datetime) -> list[FeedView]:
+    views = []
+    for name, feed in spec.data.feeds.items():
+        taken = intake(tx, spec.system, name)
+        is_stale = None
+        if feed.fresh is not None:
+            is_stale = taken.newest is None or now - taken.newest > feed.fresh
+        views.append(
+            FeedView(
+                name=name,
+                newest=taken.newest,
+                rows=sum(file.rows for file in taken.files),
+                quarantined=sum(file.quarantined for file in taken.files),
+                files=len({file.name for file in taken.files}),
+                is_stale=is_stale,
+            )
+        )
+    return views
+
+
+def _process(run_dir: Path, name: str, now: datetime) -> ProcessView:
+    beat: Heartbeat | None = read_heartbeat(run_dir, name)
+    if beat is None:
+        return ProcessView(name=name, is_alive=False)
+    age_s = (now - datetime.fromisoformat(beat.at)).total_seconds()
+    return ProcessView(
+        name=name,
+        is_alive=age_s <= FRESH_BEAT_S,
+        pid=beat.pid,
+        age_s=round(age_s, 1),
+        generation=beat.generation,
+        recorded=beat.recorded,
+        lost=beat.lost,
+        refused=beat.refused,
+        error=beat.error,
+    )
