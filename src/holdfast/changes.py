@@ -11,7 +11,7 @@ from holdfast.flow import releases
 from holdfast.flow.incidents import acknowledge
 from holdfast.flow.registry import current_route
 from holdfast.lookups import find_one
-from holdfast.processes.presence import read_presence
+from holdfast.presence import read_presence
 from holdfast.serve.heartbeat import read_heartbeat
 from holdfast.serve.supervisor import await_generation
 from holdfast.state import State

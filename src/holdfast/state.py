@@ -2,7 +2,7 @@
 
 import fcntl
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from holdfast.core.records import Route, SystemFile, Token, Version
 from holdfast.core.routes import RoutedSystem, RoutedVersion, Routes, TokenHash
 from holdfast.core.spec import SystemSpec
 from holdfast.core.specfile import parse_spec, spec_hash
-from holdfast.errors import ArtifactError, NotFound, StateError
+from holdfast.errors import ArtifactError, HoldfastError, NotFound, StateError
 from holdfast.flow.registry import current_route
 from holdfast.places import CATALOG, ROUTES, RUN
 from holdfast.security import artifacts
@@ -75,14 +75,25 @@ class State:
         return load_routed(self.directory, routed)
 
     def routes(self, tx: Transaction) -> Routes:
-        """The routes of all systems, as the catalog has them."""
-        systems = {
-            file.system: self._routed(tx, self.spec(file), current_route(tx, file.system))
-            for file in tx.find(SystemFile)
-        }
+        """The routes of all systems, as the catalog has them. Raises StateError where those of one cannot be made."""
+        routes, problems = self._routes(tx, {})
+        if problems:
+            raise StateError("; ".join(problems))
+        return routes
+
+    def _routes(self, tx: Transaction, in_force: Mapping[str, RoutedSystem]) -> tuple[Routes, list[str]]:
+        """The routes, and what is wrong: a system whose routes cannot be made keeps those in force."""
+        systems, problems = {}, []
+        for file in tx.find(SystemFile):
+            try:
+                systems[file.system] = self._routed(tx, self.spec(file), current_route(tx, file.system))
+            except HoldfastError as error:
+                problems.append(f"the routes of '{file.system}' could not be made and stay as they are: {error}")
+                if file.system in in_force:
+                    systems[file.system] = in_force[file.system]
         tokens = tx.find(Token, "*", state=("active",))
         active = tuple(TokenHash(sha256=t.sha256, role=t.role, name=t.name) for t in tokens)
-        return Routes(generation=self.generation(tx), systems=systems, tokens=active)
+        return Routes(generation=self.generation(tx), systems=systems, tokens=active), problems
 
     def generation(self, tx: Transaction) -> int:
         """The number of the routes that the catalog holds: it grows with every change of a route or a token."""
@@ -93,15 +104,19 @@ class State:
         """Write the routes file if the catalog has moved on; returns the generation in force.
 
         Processes that publish at the same time wait for one another, so that none writes what another has overtaken.
+        Raises StateError, after publishing the rest, for systems whose routes cannot be made; theirs stay in force.
         """
         self.run_directory.mkdir(parents=True, exist_ok=True)
         with (self.run_directory / "routes.lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            before = self.routes_path.read_bytes() if self.routes_path.exists() else b""
             with self.catalog.read() as tx:
-                wanted = self.routes(tx)
+                wanted, problems = self._routes(tx, _systems_in(before))
             data = routes.encode(wanted)
-            if not self.routes_path.exists() or self.routes_path.read_bytes() != data:
+            if data != before:
                 _write_atomically(self.routes_path, data)
+        if problems:
+            raise StateError("; ".join(problems))
         return wanted.generation
 
     def spec(self, file: SystemFile) -> SystemSpec:
@@ -206,6 +221,14 @@ def system_file(tx: Transaction, system: str) -> SystemFile:
     if file is None:
         raise NotFound("system", system, [f.system for f in tx.find(SystemFile)])
     return file
+
+
+def _systems_in(data: bytes) -> Mapping[str, RoutedSystem]:
+    """The systems of routes in force; none where there are no whole routes."""
+    try:
+        return routes.decode(data).systems
+    except StateError:
+        return {}
 
 
 def _kept_spec(path: Path, hash: str) -> SystemSpec | None:

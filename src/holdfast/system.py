@@ -15,6 +15,7 @@ from holdfast.changes import take_back
 from holdfast.core import kinds
 from holdfast.core.blocks import mature_until
 from holdfast.core.clock import Clock
+from holdfast.core.evidence import Window
 from holdfast.core.protocols import Task, Transaction
 from holdfast.core.records import Incident, Job, Mark, Release, Run, Snapshot, Version
 from holdfast.core.spec import Monitor, SystemSpec
@@ -198,7 +199,7 @@ class System:
             holdout = holdout.with_columns(pl.Series("latency_ms", measured_latency_ms(model, holdout)))
         facts = {"task": self.task, "signature": model.signature, "now": now}
         window = gates.holdout_window(self.spec, self.task, holdout, facts)
-        verdicts = tuple(replace(v, at=now) for v in gates.judge(self.spec, self.task, window))
+        verdicts = tuple(replace(v, at=now) for v in gates.judge(self.spec, self.task, window, self._served(window)))
         refused = gates.refusal(verdicts)
         bundle, signer = ("", "") if refused else self.workshop.sign(run)
         with self.state.catalog.begin() as tx:
@@ -215,6 +216,12 @@ class System:
                 now=now,
             )
             return releases.enter(tx, release, version.id, verdicts, self.spec.release, now)
+
+    def _served(self, window: Window) -> pl.DataFrame:
+        """What was answered on the days of a window."""
+        assert window.start is not None
+        assert window.end is not None
+        return self.live.answered(window.start, window.end)
 
     def _compare(self, release: Release) -> Release:
         """Fold the days that became mature since the last look, then decide."""

@@ -13,6 +13,7 @@ from holdfast.core.clock import Clock
 from holdfast.core.protocols import PREDICTIONS, Task, Transaction
 from holdfast.core.records import Incident, Mark, Route, Run, SystemFile, Version
 from holdfast.core.spec import SystemSpec
+from holdfast.errors import HoldfastError
 from holdfast.flow.incidents import OPEN
 from holdfast.flow.ingestion import intake
 from holdfast.flow.predictions import LivePredictions
@@ -20,7 +21,7 @@ from holdfast.flow.reference import promised_losses, read_holdout
 from holdfast.flow.registry import current_route
 from holdfast.flow.releases import open_release
 from holdfast.lookups import ReleaseFound, with_evidence
-from holdfast.processes.presence import KEEPER, read_presence
+from holdfast.presence import KEEPER, read_presence
 from holdfast.serve.heartbeat import Heartbeat, read_heartbeat
 from holdfast.state import State, system_file
 
@@ -83,25 +84,25 @@ class SystemView(msgspec.Struct, frozen=True, kw_only=True):
     """One system."""
 
     system: str
-    about: str
+    about: str = ""
     live: str
-    live_since: datetime | None
+    live_since: datetime | None = None
     canary: str
-    canary_share: float
-    release: ReleaseFound | None
-    working_on: str
+    canary_share: float = 0.0
+    release: ReleaseFound | None = None
+    working_on: str = ""
     """The training under way, or empty."""
-    last_failure: str
+    last_failure: str = ""
     """Why the newest training gave nothing; empty when it did not fail."""
-    incidents: Sequence[Incident]
-    monitors: Sequence[MonitorView]
-    feeds: Sequence[FeedView]
-    loss: str
+    incidents: Sequence[Incident] = ()
+    monitors: Sequence[MonitorView] = ()
+    feeds: Sequence[FeedView] = ()
+    loss: str = ""
     """Name of the loss by which releases are decided; `days` and `promised` are in it."""
-    promised: float | None
-    days: Sequence[Day]
+    promised: float | None = None
+    days: Sequence[Day] = ()
     """The newest days with answers, oldest first."""
-    error: str
+    error: str = ""
     """What the keeper could not do for this system when it last tried."""
     error_at: datetime | None = None
 
@@ -135,7 +136,7 @@ class Views:
         with self._state.catalog.read() as tx:
             files = [system_file(tx, system)] if system else tx.find(SystemFile)
             generation = self._state.generation(tx)
-            systems = [self._system(tx, file, now) for file in files]
+            systems = [self._system_or_error(tx, file, now) for file in files]
         names = (*up.workers, KEEPER) if up else ()
         return Status(
             at=now,
@@ -147,6 +148,14 @@ class Views:
             processes=[_process(self._state.run_directory, name, now) for name in names],
             systems=systems,
         )
+
+    def _system_or_error(self, tx: Transaction, file: SystemFile, now: datetime) -> SystemView:
+        """One system, or what keeps it from being shown: the others are to be seen all the same."""
+        try:
+            return self._system(tx, file, now)
+        except HoldfastError as error:
+            route = current_route(tx, file.system)
+            return SystemView(system=file.system, live=route.live, canary=route.canary, error=str(error), error_at=now)
 
     def _system(self, tx: Transaction, file: SystemFile, now: datetime) -> SystemView:
         spec = self._state.spec(file)

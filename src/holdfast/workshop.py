@@ -22,7 +22,7 @@ from holdfast.errors import HoldfastError, JobFailed
 from holdfast.flow import child, datasets, jobs
 from holdfast.flow.training import HOLDOUT, TrainingRequest, TrainingResult
 from holdfast.provenance import code_version
-from holdfast.security import artifacts, signing
+from holdfast.security import artifacts, signing, verifying
 from holdfast.state import State
 from holdfast.world import Feeds
 
@@ -184,7 +184,7 @@ class Workshop:
         job, now, state = self._job, self._clock.now(), self._state
         assert job is not None
         out = self._directory / job.id
-        files = artifacts.read_files(out / "artifact")
+        files = verifying.read_files(out / "artifact")
         artifact = state.blobs.put(artifacts.pack(files))
         holdout = state.blobs.put((out / HOLDOUT).read_bytes())
         run = finished_run(self._of(), result, artifact=artifact, holdout_rows=holdout, now=now)

@@ -1,6 +1,7 @@
 """Rollback with real processes: within a second, also past a hung worker, and never onto a changed model."""
 
 import os
+import shutil
 import signal
 import time
 
@@ -56,6 +57,8 @@ def test_a_changed_model_is_refused_and_the_old_version_serves_on(tools, deploye
     assert "not those that were signed" in said
     assert up.predict().json()["predictions"][0]["version"] == "2"
     assert tools.json("models", "1", "--state", up.state)["signature"].startswith("does not hold")
+    shutil.rmtree(up.state / "models" / tools.records(up.state, Version)[0].artifact)  # it is unpacked again
+    tools.until(lambda: up.predict().json()["predictions"][0]["version"] == "1", "the restored version")
 
 
 def test_an_open_release_is_what_is_taken_back(tools, deployed):

@@ -1,7 +1,7 @@
 """Faults that a backtest injects: the world as it would have been had something broken on a stated day."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Literal
 
 import msgspec
@@ -77,9 +77,10 @@ def _break(data: Data, name: str, rows: pl.DataFrame, fault: Fault) -> pl.DataFr
     known_at = data.label.known_at if fault.fault == "labels_stop" else data.feeds[name].known_at
     if known_at is None:
         raise DataError(f"fault '{fault.name}': feed '{name}' has no known_at, so it has no day to break on")
-    during = (pl.col(known_at) >= fault.start) & (pl.col(known_at) < fault.end)
+    start, end = fault.start.astimezone(UTC), fault.end.astimezone(UTC)
+    during = (pl.col(known_at) >= start) & (pl.col(known_at) < end)
     if fault.fault in ("stale", "labels_stop"):
-        return rows.with_columns(pl.when(during).then(pl.lit(fault.end)).otherwise(pl.col(known_at)).alias(known_at))
+        return rows.with_columns(pl.when(during).then(pl.lit(end)).otherwise(pl.col(known_at)).alias(known_at))
     for column in fault.columns:
         stuck = pl.lit(fault.value) if fault.fault == "constant" else pl.col(column) * fault.scale + fault.offset
         present = during & pl.col(column).is_not_null()

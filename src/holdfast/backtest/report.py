@@ -112,7 +112,12 @@ def _faults(report: Report) -> Table:
         found = fault.detected_at
         after = f"{(found - fault.injected_at).total_seconds() / 86400:.1f} d" if found else ""
         table.add_row(
-            fault.name, _day(fault.injected_at), _day(found) if found else "not detected", after, fault.check, fault.action
+            fault.name,
+            _day(fault.injected_at),
+            _day(found) if found else "not detected",
+            after,
+            fault.check,
+            fault.action,
         )
     return table
 

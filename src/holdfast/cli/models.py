@@ -6,7 +6,7 @@ import typer
 
 from holdfast.cli.arguments import STATE, AsJson, StateDirectory, SystemName
 from holdfast.cli.opened import opened
-from holdfast.cli.output import figures, say, say_json, say_table, when
+from holdfast.cli.output import figures, headline, say, say_json, say_table, when
 from holdfast.core.records import Version
 from holdfast.errors import ArtifactError, StateError
 from holdfast.lookups import ModelFound, find_all, find_model
@@ -37,7 +37,7 @@ def _list(found: list[Version], as_json: bool) -> None:
     if not found:
         say("no versions; `holdfast train FILE` makes one")
         return
-    rows = [(v.system, v.id, v.state, v.run, when(v.at), figures(v.metrics)) for v in found]
+    rows = [(v.system, v.id, v.state, v.run, when(v.at), headline(v.metrics)) for v in found]
     say_table(("system", "version", "stage", "run", "registered", "on the hold-out"), rows)
 
 

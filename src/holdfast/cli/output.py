@@ -28,6 +28,8 @@ STYLES = {
     "failed": "red",
     "succeeded": "green",
 }
+HEADLINE = ("roc_auc", "log_loss", "brier", "mae", "rmse", "r2")
+"""Metrics that a list has room for; all of them are shown with a single record."""
 BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -65,6 +67,12 @@ def when(at: datetime | None) -> str:
 def figures(metrics: dict[str, float]) -> str:
     """Metrics in one line."""
     return "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+
+
+def headline(metrics: dict[str, float]) -> str:
+    """The metrics of `HEADLINE` in one line, or the first three where there are none of those."""
+    chosen = {name: metrics[name] for name in HEADLINE if name in metrics}
+    return figures(chosen or dict(list(metrics.items())[:3]))
 
 
 def plot(values: Sequence[float], width: int = 60) -> str:

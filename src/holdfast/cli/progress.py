@@ -38,6 +38,7 @@ class BacktestProgress:
 
     def on_event(self, event: Event) -> None:
         """Move a run's bar."""
-        changes = {"what": event.what[:60]} if event.what else {}
-        day = event.at.strftime("%Y-%m-%d")
-        self._progress.update(self._tasks[event.run], completed=event.share, day=day, **changes)
+        task = self._tasks[event.run]
+        self._progress.update(task, completed=event.share, day=event.at.strftime("%Y-%m-%d"))
+        if event.what:
+            self._progress.update(task, what=event.what[:60])

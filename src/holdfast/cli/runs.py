@@ -6,7 +6,7 @@ import typer
 
 from holdfast.cli.arguments import STATE, AsJson, StateDirectory, SystemName
 from holdfast.cli.opened import opened
-from holdfast.cli.output import figures, plot, say, say_json, say_table, when
+from holdfast.cli.output import headline, plot, say, say_json, say_table, when
 from holdfast.core.records import Run
 from holdfast.lookups import find_all, find_one
 
@@ -28,7 +28,7 @@ def runs(id: Id = "", state: StateDirectory = STATE, system: SystemName = "", as
         say("no runs; `holdfast train FILE` makes one")
         return
     rows = [
-        (r.system, r.id, r.state, r.trainer, when(r.started_at), f"{r.took_s:.1f} s", figures(r.metrics) or r.message)
+        (r.system, r.id, r.state, r.trainer, when(r.started_at), f"{r.took_s:.1f} s", headline(r.metrics) or r.message)
         for r in found
     ]
     say_table(("system", "run", "state", "trainer", "started", "took", "on the hold-out"), rows)

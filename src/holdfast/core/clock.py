@@ -1,5 +1,6 @@
 """The only place that reads the system clock."""
 
+import os
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
@@ -12,11 +13,19 @@ class Clock(Protocol):
         """The current time, aware, in UTC; never earlier than an answer given before."""
 
 
+OFFSET = "HOLDFAST_CLOCK_OFFSET_S"
+"""Environment variable: seconds that are added to the machine's clock, to rehearse a system on days gone by."""
+
+
 class SystemClock:
-    """The machine's clock."""
+    """The machine's clock, moved by `HOLDFAST_CLOCK_OFFSET_S` seconds where the environment says so."""
+
+    def __init__(self, *, offset_s: float | None = None) -> None:
+        moved_s = float(os.environ.get(OFFSET, "0")) if offset_s is None else offset_s
+        self._offset = timedelta(seconds=moved_s)
 
     def now(self) -> datetime:
-        return datetime.now(UTC)
+        return datetime.now(UTC) + self._offset
 
 
 class ManualClock:

@@ -61,8 +61,8 @@ def draft(
     `label` is ``feed.column``, or a column that only one feed has; None takes the only column named ``label``. The
     system is named after the folder unless `system` says otherwise. Paths in the file are relative to `root`, where
     it will stand (the folder itself by default). With `until`, only what was known by then is looked at, so that a
-    backtest after it pins nothing that it could not have seen. Reads every file once. Raises DataError or SourceError, saying what
-    is missing, where the data does not show a system: no label, no time, nothing that identifies a row.
+    backtest after it pins nothing that it could not have seen. Reads every file once. Raises DataError or SourceError,
+    saying what is missing, where the data does not show a system: no label, no time, nothing that identifies a row.
     """
     found = Found()
     tables = find_tables(directory, root or directory, found)
@@ -169,13 +169,13 @@ def _task(label: pl.Series, column: str, found: Found) -> str:
 
 
 def _margin(label: pl.Series, task: str) -> float:
-    """How much worse than live is still accepted: 0.01 in Brier score; for numbers 2 % of the mean absolute
+    """How much worse than live is still accepted: 0.005 in Brier score; for numbers 1 % of the mean absolute
     deviation, rounded to one digit."""
     if task == "classification":
-        return 0.01
+        return 0.005
     values = label.drop_nulls()
     apart = (values - values.median()).abs().mean()
-    return float(f"{0.02 * apart:.0e}") if isinstance(apart, float) and apart > 0 else 0.01
+    return float(f"{0.01 * apart:.0e}") if isinstance(apart, float) and apart > 0 else 0.005
 
 
 def _system(data: Data, name: str, task: str, margin: float) -> SystemSpec:
@@ -185,6 +185,7 @@ def _system(data: Data, name: str, task: str, margin: float) -> SystemSpec:
     gates = [
         Gate(check="quality", options={"metric": metric}, limit=Limit(no_worse_than="baseline")),
         Gate(check="quality", options={"metric": metric}, limit=Limit(no_worse_than="live")),
+        Gate(check="drift", limit=Limit(at_most=0.25)),
     ]
     monitors = [
         Monitor(check="quality", options={"metric": metric}),

@@ -14,7 +14,7 @@ from holdfast.core.protocols import Check, Task
 from holdfast.core.spec import Gate, SystemSpec
 from holdfast.errors import GateRefused
 from holdfast.flow import evaluation
-from holdfast.stats import bootstrap
+from holdfast.stats import bootstrap, histogram
 
 CONFIDENCE = 0.9
 """Confidence of the two-sided interval on how much worse a candidate is."""
@@ -42,13 +42,16 @@ def holdout_window(spec: SystemSpec, task: Task, holdout: pl.DataFrame, facts: M
     return Window(sorted(blocks, key=lambda block: block.start), roles, facts)
 
 
-def judge(spec: SystemSpec, task: Task, window: Window) -> tuple[Verdict, ...]:
-    """Verdicts of all gates. The first is always there: the candidate must beat the trivial and the linear model."""
+def judge(spec: SystemSpec, task: Task, window: Window, served: pl.DataFrame) -> tuple[Verdict, ...]:
+    """Verdicts of all gates. The first are always there: the candidate must beat the trivial and the linear model.
+
+    `served` are the recorded inputs of the hold-out's days, with ``key``; a frame without rows at a first release.
+    """
     if not spec.gates:
         raise GateRefused("no gates are stated, and nothing is released without one; add at least one under 'gates:'")
     verdicts = list(_beats_baselines(spec, task, window))
     for gate in spec.gates:
-        verdicts.extend(_judge_gate(gate, task, window))
+        verdicts.extend(_judge_gate(gate, task, window, served))
     return tuple(verdicts)
 
 
@@ -61,8 +64,10 @@ def _same(rows: pl.DataFrame) -> pl.DataFrame:
     return rows
 
 
-def _judge_gate(gate: Gate, task: Task, window: Window) -> Sequence[Verdict]:
+def _judge_gate(gate: Gate, task: Task, window: Window, served: pl.DataFrame) -> Sequence[Verdict]:
     check: Check = kinds.load("checks", gate.check)(**gate.options)
+    if check.against == "reference":
+        return _judge_skew(gate, check, window, served)
     if gate.limit.no_worse_than is not None:
         metric = str(gate.options.get("metric", task.losses[0]))
         return [_no_worse(gate, task, window, metric)]
@@ -70,6 +75,36 @@ def _judge_gate(gate: Gate, task: Task, window: Window) -> Sequence[Verdict]:
     if gate.limit.is_stated:
         return evaluation.judge_limit(gate.check, readings, gate.limit, name=gate.name).verdicts
     return evaluation.judge_stated(check, gate.check, readings, name=gate.name, calibrated=True).verdicts
+
+
+def _judge_skew(gate: Gate, check: Check, window: Window, served: pl.DataFrame) -> Sequence[Verdict]:
+    """Train-serve skew: a candidate's own rows against the inputs that were answered for the same keys.
+
+    They are the same rows, so any distance between them was made on the way to the training or to the answer.
+    """
+    rows = window.rows()
+    names = window.columns(Role.INPUT)
+    answered = served.join(rows.select("key"), on="key", how="semi") if served.height else served
+    if answered.is_empty():
+        reading = Reading(name=gate.check, value=None, note="nothing was answered on the days of the hold-out")
+        why = "no answers are on record for the rows of the hold-out, so there is nothing to compare them with"
+        return [Verdict(grade=Grade.NOT_APPLICABLE, check=gate.check, reading=reading, why=why, monitor=gate.name)]
+    trained = rows.join(answered.select("key"), on="key", how="semi")
+    edges = {name: histogram.edges_of(_values(answered[name])) for name in names}
+    roles = dict.fromkeys(names, Role.INPUT)
+    facts = {**window.facts, "edges": edges}
+    first, last = window.blocks[0], window.blocks[-1]
+    candidate = Window([Block(first.day, first.start, last.end, partial(_same, trained))], roles, facts)
+    baseline = Window([Block(first.day, first.start, last.end, partial(_same, answered))], roles, facts)
+    empty = {name for name in names if not trained[name].count() and not answered[name].count()}
+    readings = [r for r in evaluation.measure(check, candidate, baseline) if r.subject not in empty]
+    if gate.limit.is_stated:
+        return evaluation.judge_limit(gate.check, readings, gate.limit, name=gate.name).verdicts
+    return evaluation.judge_stated(check, gate.check, readings, name=gate.name, calibrated=True).verdicts
+
+
+def _values(column: pl.Series) -> Any:
+    return column.to_list() if column.dtype == pl.String else column.to_numpy()
 
 
 def _beats_baselines(spec: SystemSpec, task: Task, window: Window) -> list[Verdict]:

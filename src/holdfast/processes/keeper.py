@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from threading import Event, Thread
+from types import FrameType
 
 import uvicorn
 
@@ -20,8 +21,8 @@ from holdfast.core.clock import Clock, SystemClock
 from holdfast.core.records import Mark, SystemFile
 from holdfast.errors import HoldfastError
 from holdfast.opening import system_of, teller
+from holdfast.presence import KEEPER
 from holdfast.processes.logs import log_to_stderr
-from holdfast.processes.presence import KEEPER
 from holdfast.serve.heartbeat import Heartbeat, write_heartbeat
 from holdfast.state import State, open_state
 from holdfast.system import System
@@ -43,8 +44,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--fd", type=int, required=True, help="the inherited socket of the console")
     given = parser.parse_args(arguments)
     stopping = Event()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        """Stop in the middle of a round too: what was not committed is done again by the next keeper."""
+        if not stopping.is_set():
+            stopping.set()
+            raise _Stopped
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
+        signal.signal(number, on_signal)
     log_to_stderr()
     clock = SystemClock()
     try:
@@ -59,10 +67,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         while not stopping.is_set():
             keeper.round()
             stopping.wait(EVERY_S)
+    except _Stopped:
+        log.info("the keeper stops")
     finally:
         keeper.close()
         console.stop()
         state.close()
+
+
+class _Stopped(BaseException):
+    """The process was told to stop. Not an Exception, so that no error boundary takes it for a fault."""
 
 
 class Keeper:

@@ -4,6 +4,7 @@ System files are put in force, the first token is made, the routes are published
 """
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,9 +17,12 @@ from holdfast.core.spec import SystemSpec
 from holdfast.core.specfile import read_spec
 from holdfast.errors import HoldfastError, StateError
 from holdfast.flow.registry import current_route
-from holdfast.processes.presence import Prepared
+from holdfast.presence import Prepared
+from holdfast.processes.logs import log_to_stderr
 from holdfast.state import State, open_state, put_in_force
 from holdfast.tokens import EVERYWHERE, make_token
+
+log = logging.getLogger("holdfast")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -28,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--by", required=True)
     parser.add_argument("files", type=Path, nargs="*")
     given = parser.parse_args(arguments)
+    log_to_stderr()
     code = 0
     try:
         prepared = prepare(given.state, given.files, by=given.by)
@@ -51,7 +56,10 @@ def prepare(directory: Path, files: Sequence[Path], *, by: str) -> Prepared:
         if not systems:
             raise StateError(f"{directory} holds no system yet; name a system file: holdfast up FILE")
         token = _first_token(state, by)
-        state.publish_routes()
+        try:
+            state.publish_routes()
+        except StateError as error:  # one system whose model is gone must not keep the others from being served
+            log.error("%s", error)
         return Prepared(token=token, systems=systems)
     finally:
         state.close()

@@ -10,7 +10,7 @@ import msgspec
 
 from holdfast.errors import HoldfastError, StateError
 from holdfast.places import RUN
-from holdfast.processes.presence import KEEPER, Prepared, hold, remove_presence, write_presence
+from holdfast.presence import KEEPER, Prepared, hold, remove_presence, write_presence
 from holdfast.serve.heartbeat import path_of
 from holdfast.serve.supervisor import ChildSpec, Supervisor, listen
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 from litestar import Request, get, post
+from litestar.params import FromPath, FromQuery, JSONBody
 
 from holdfast.changes import RolledBack, acknowledge_incident, roll_back
 from holdfast.core.clock import Clock
@@ -37,7 +38,7 @@ def api_routes(state: State, clock: Clock, status: Callable[[str], Status]) -> l
     """The handlers below ``/api``."""
 
     @get("/api/status", sync_to_thread=True)
-    def get_status(system: str = "") -> Status:
+    def get_status(system: FromQuery[str] = "") -> Status:
         return status(system)
 
     return [get_status, *_record_routes(state), *_change_routes(state, clock)]
@@ -45,47 +46,47 @@ def api_routes(state: State, clock: Clock, status: Callable[[str], Status]) -> l
 
 def _record_routes(state: State) -> list[Any]:
     @get("/api/incidents", sync_to_thread=True)
-    def get_incidents(system: str = "", closed: bool = False) -> list[Incident]:
+    def get_incidents(system: FromQuery[str] = "", closed: FromQuery[bool] = False) -> list[Incident]:
         with state.catalog.read() as tx:
             return find_incidents(tx, system, closed=closed)
 
     @get("/api/incidents/{id:str}", sync_to_thread=True)
-    def get_incident(id: str, system: str = "") -> Incident:
+    def get_incident(id: FromPath[str], system: FromQuery[str] = "") -> Incident:
         with state.catalog.read() as tx:
             return find_one(tx, Incident, id, system)
 
     @get("/api/releases", sync_to_thread=True)
-    def get_releases(system: str = "") -> list[Release]:
+    def get_releases(system: FromQuery[str] = "") -> list[Release]:
         with state.catalog.read() as tx:
             return find_all(tx, Release, system)
 
     @get("/api/releases/{id:str}", sync_to_thread=True)
-    def get_release(id: str, system: str = "") -> ReleaseFound:
+    def get_release(id: FromPath[str], system: FromQuery[str] = "") -> ReleaseFound:
         with state.catalog.read() as tx:
             return find_release(state, tx, id, system)
 
     @get("/api/models", sync_to_thread=True)
-    def get_models(system: str = "") -> list[Version]:
+    def get_models(system: FromQuery[str] = "") -> list[Version]:
         with state.catalog.read() as tx:
             return find_all(tx, Version, system)
 
     @get("/api/models/{id:str}", sync_to_thread=True)
-    def get_model(id: str, system: str = "") -> ModelFound:
+    def get_model(id: FromPath[str], system: FromQuery[str] = "") -> ModelFound:
         with state.catalog.read() as tx:
             return find_model(tx, id, system)
 
     @get("/api/runs", sync_to_thread=True)
-    def get_runs(system: str = "") -> list[Run]:
+    def get_runs(system: FromQuery[str] = "") -> list[Run]:
         with state.catalog.read() as tx:
             return find_all(tx, Run, system)
 
     @get("/api/runs/{id:str}", sync_to_thread=True)
-    def get_run(id: str, system: str = "") -> Run:
+    def get_run(id: FromPath[str], system: FromQuery[str] = "") -> Run:
         with state.catalog.read() as tx:
             return find_one(tx, Run, id, system)
 
     @get("/api/audit", sync_to_thread=True)
-    def get_audit(system: str = "", newest: int = 100) -> list[AuditEntry]:
+    def get_audit(system: FromQuery[str] = "", newest: FromQuery[int] = 100) -> list[AuditEntry]:
         with state.catalog.read() as tx:
             return tx.audit_log(system or None, newest=max(1, newest))[::-1]
 
@@ -104,13 +105,13 @@ def _record_routes(state: State) -> list[Any]:
 
 def _change_routes(state: State, clock: Clock) -> list[Any]:
     @post("/api/rollback", sync_to_thread=True, status_code=200)
-    def post_rollback(request: Asked, data: RollbackAsked) -> RolledBack:
+    def post_rollback(request: Asked, data: JSONBody[RollbackAsked]) -> RolledBack:
         with state.catalog.read() as tx:
             name = only_system(tx, data.system)
         return roll_back(state, name, clock, why=data.why, by=_person(request))
 
     @post("/api/incidents/{id:str}/acknowledge", sync_to_thread=True, status_code=200)
-    def post_acknowledge(request: Asked, id: str, system: str = "") -> Incident:
+    def post_acknowledge(request: Asked, id: FromPath[str], system: FromQuery[str] = "") -> Incident:
         return acknowledge_incident(state, clock, id, system, by=_person(request))
 
     return [post_rollback, post_acknowledge]

@@ -117,9 +117,10 @@ def _incidents(incidents: Sequence[Incident], now: datetime) -> str:
 def _incident(incident: Incident, now: datetime) -> str:
     done = "".join(f"<li>{escape(move.to)}: {escape(move.why)}</li>" for move in incident.actions[-3:])
     calibrated = "" if incident.calibrated else " &middot; not calibrated"
+    state = _tag("bad" if incident.state == "open" else "warn", incident.state)
     return (
-        f"<li>{_tag('bad', incident.state)} <b>{escape(incident.id)}</b> {escape(incident.cause)} "
-        f"<small>since {_ago(incident.opened_at, now)}, seen {incident.seen}&times;{calibrated}</small>"
+        f"<li>{state} <b>{escape(incident.id)}</b> {escape(incident.cause)} "
+        f"<small>opened {_ago(incident.opened_at, now)}, seen {incident.seen}&times;{calibrated}</small>"
         f"<p>{escape(incident.last.why)}</p>{f'<ul class=quiet>{done}</ul>' if done else ''}</li>"
     )
 

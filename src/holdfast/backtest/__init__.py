@@ -1,0 +1,1 @@
+"""Backtests: history through the real loop, on a replayed clock."""

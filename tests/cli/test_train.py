@@ -1,0 +1,76 @@
+"""``holdfast train`` and ``holdfast ingest`` in this process, on a small system."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from holdfast.cli.app import main
+
+pytestmark = pytest.mark.slow
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
+    """Runs `holdfast ARGUMENTS` on a state of its own; gives exit code, standard output and standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def made(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["holdfast", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        return int(ended.value.code or 0), said.out, said.err
+
+    return made
+
+
+def test_a_training_prints_the_candidate_beside_its_baselines(call: Call, small, tmp_path: Path) -> None:
+    small.write_feeds(tmp_path)
+    small.write_file(tmp_path)
+    code, out, err = call("train")
+    assert code == 0, err
+    lines = [line.split() for line in out.splitlines() if line]
+    assert [line[0] for line in lines[1:4]] == ["candidate", "trivial", "linear"]
+    assert "rel-1: version 1 live: first release: nothing is live to compare with" in out
+    code, out, _ = call("train", "--json")
+    assert json.loads(out)["release"]["state"] == "live"
+
+
+def test_a_refused_candidate_ends_with_6(call: Call, small, tmp_path: Path) -> None:
+    small.write_feeds(tmp_path)
+    small.write_file(tmp_path, least=0.99)
+    code, out, err = call("train")
+    assert code == 6
+    assert "run-1 was not released" in err
+    assert "fail" in out
+    assert "no versions" in call("models")[1]
+
+
+def test_a_failed_training_ends_with_7_and_why(call: Call, small, tmp_path: Path) -> None:
+    small.write_feeds(tmp_path)
+    small.write_file(tmp_path)
+    few = pl.read_parquet(tmp_path / "ends.parquet").head(30)
+    few.write_parquet(tmp_path / "ends.parquet")
+    code, _, err = call("train")
+    assert code == 7
+    assert "too few labelled rows" in err
+
+
+def test_ingest_says_what_was_set_aside_and_why(call: Call, small, tmp_path: Path) -> None:
+    small.write_feeds(tmp_path)
+    small.write_file(tmp_path)
+    orders = pl.read_parquet(tmp_path / "orders.parquet")
+    orders.with_columns(pl.when(pl.int_range(pl.len()) > 2).then("id").alias("id")).write_parquet(
+        tmp_path / "orders.parquet"
+    )
+    code, out, _ = call("ingest")
+    assert code == 0
+    assert "orders  1          2,400      2,397  3" in out
+    assert "quarantine of orders, so far: 3 rows:" in out
+    _, out, _ = call("ingest", "--json")
+    assert json.loads(out)["feeds"]["orders"]["rows_read"] == 0
