@@ -1,15 +1,11 @@
 """What a person may change, whichever door they come through; each change is audited under their name."""
 
-from datetime import datetime
-
 import msgspec
 
 from holdfast.core.clock import Clock, stopwatch_s
-from holdfast.core.protocols import Transaction
 from holdfast.core.records import Incident
 from holdfast.flow import releases
 from holdfast.flow.incidents import acknowledge
-from holdfast.flow.registry import current_route
 from holdfast.lookups import find_one
 from holdfast.presence import read_presence
 from holdfast.serve.heartbeat import read_heartbeat
@@ -45,7 +41,7 @@ def roll_back(state: State, name: str, clock: Clock, *, why: str, by: str) -> Ro
     """
     started_s = stopwatch_s()
     with state.catalog.begin() as tx:
-        live = take_back(tx, name, why, clock.now(), by)
+        live = releases.take_back(tx, name, why, clock.now(), by)
     generation = state.publish_routes()
     up = read_presence(state.run_directory)
     workers = up.workers if up else ()
@@ -58,22 +54,6 @@ def roll_back(state: State, name: str, clock: Clock, *, why: str, by: str) -> Ro
         missing={worker: _says(state, worker) for worker in missing},
         took_s=stopwatch_s() - started_s,
     )
-
-
-def take_back(tx: Transaction, system: str, why: str, now: datetime, by: str) -> str:
-    """Take the open release back, or else the live version; returns the version that is live now.
-
-    Raises NotFound where no version was live before.
-    """
-    under_way = releases.open_release(tx, system)
-    live = current_route(tx, system).live
-    if under_way is not None:
-        releases.roll_back(tx, under_way, why, now, by)
-        return live
-    before = releases.roll_back_live(tx, system, why, now, by)
-    detail = {"live": before, "why": why}
-    tx.audit(at=now, actor=by, action="version rolled back", system=system, subject=live, detail=detail)
-    return before
 
 
 def acknowledge_incident(state: State, clock: Clock, id: str, system: str = "", *, by: str) -> Incident:

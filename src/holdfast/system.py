@@ -11,7 +11,6 @@ import numpy as np
 import polars as pl
 from msgspec.structs import replace
 
-from holdfast.changes import take_back
 from holdfast.core import kinds
 from holdfast.core.blocks import mature_until
 from holdfast.core.clock import Clock
@@ -365,7 +364,7 @@ class _TickControls:
         return jobs.submit(self._tx, self._system.spec.system, kind, payload, self._now).id
 
     def rollback(self, why: str, *, by: str = "holdfast") -> str:
-        return take_back(self._tx, self._system.spec.system, why, self._now, by)
+        return releases.take_back(self._tx, self._system.spec.system, why, self._now, by)
 
 
 def _stands(tx: Transaction, release: Release) -> bool:

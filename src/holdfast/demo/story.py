@@ -63,11 +63,12 @@ class Story:
     def live(self, *, keep: bool) -> Replayed:
         """Serve on loopback, replay the last days as HTTP traffic, show what was recorded."""
         self._title("4. The live system on loopback, with the last days as its traffic")
-        with self._up() as up:
+        rehearsed = _at(REHEARSED)
+        with self._up(rehearsed) as up:
             replayed = replay_traffic(up, self.directory, FILE, STATE, since=REHEARSED, say=self._say)
-            self._run("why", replayed.prediction_id, "--state", STATE, at=REHEARSED)
-            self._run("replay", replayed.prediction_id, "--state", STATE, at=REHEARSED)
-            self._run("status", "--state", STATE, at=REHEARSED)
+            self._run("why", replayed.prediction_id, "--state", STATE, environment=rehearsed)
+            self._run("replay", replayed.prediction_id, "--state", STATE, environment=rehearsed)
+            self._run("status", "--state", STATE, environment=rehearsed)
             if keep:
                 self._say("\nThe system stays up (--keep); Ctrl+C stops it.")
                 up.wait()
@@ -82,10 +83,10 @@ class Story:
         self._say(f"  {FILE}, faults.yaml, {DATA}/, report.json, and the state in {STATE}/; remove it when you like")
 
     @contextmanager
-    def _up(self) -> "Iterator[subprocess.Popen[bytes]]":
+    def _up(self, environment: dict[str, str]) -> "Iterator[subprocess.Popen[bytes]]":
         argv = [sys.executable, "-m", "holdfast", "up", FILE, "--state", STATE, "--port", "0", "--console-port", "0"]
         self._say(f"$ holdfast {shlex.join(argv[3:])}   (with the clock at {REHEARSED:%Y-%m-%d})")
-        process = subprocess.Popen(argv, cwd=self.directory, env=_at(REHEARSED), stdout=subprocess.PIPE)  # noqa: S603
+        process = subprocess.Popen(argv, cwd=self.directory, env=environment, stdout=subprocess.PIPE)  # noqa: S603
         try:
             yield process
         finally:
@@ -96,12 +97,12 @@ class Story:
                 process.kill()
                 process.wait()
 
-    def _run(self, *words: str, at: datetime | None = None) -> None:
+    def _run(self, *words: str, at: datetime | None = None, environment: dict[str, str] | None = None) -> None:
         """Run one command as a user would, its output shown as it comes. Raises HoldfastError when it fails."""
         clock = f"   (with the clock at {at:%Y-%m-%d})" if at else ""
         self._say(f"$ holdfast {shlex.join(words)}{clock}")
         argv = [sys.executable, "-m", "holdfast", *words]
-        done = subprocess.run(argv, cwd=self.directory, env=_at(at), check=False)  # noqa: S603
+        done = subprocess.run(argv, cwd=self.directory, env=environment or _at(at), check=False)  # noqa: S603
         if done.returncode:
             raise HoldfastError(f"`holdfast {words[0]}` ended with code {done.returncode}; what it said is above")
 

@@ -118,6 +118,22 @@ def roll_back(tx: Transaction, release: Release, why: str, now: datetime, by: st
     return _close(tx, release, "rolled_back", why, now, by)
 
 
+def take_back(tx: Transaction, system: str, why: str, now: datetime, by: str = "holdfast") -> str:
+    """Take the open release back, or else the live version; returns the version that is live now.
+
+    Raises NotFound where no version was live before.
+    """
+    under_way = open_release(tx, system)
+    live = registry.current_route(tx, system).live
+    if under_way is not None:
+        roll_back(tx, under_way, why, now, by)
+        return live
+    before = roll_back_live(tx, system, why, now, by)
+    detail = {"live": before, "why": why}
+    tx.audit(at=now, actor=by, action="version rolled back", system=system, subject=live, detail=detail)
+    return before
+
+
 def roll_back_live(tx: Transaction, system: str, why: str, now: datetime, by: str = "holdfast") -> str:
     """Make the version that was live before live again; returns its id. Raises NotFound when there was none."""
     before = registry.previous_live(tx, system)

@@ -92,6 +92,7 @@ class Keeper:
 
     def round(self) -> None:
         """One look at everything."""
+        self._beat()
         try:
             with self._state.catalog.read() as tx:
                 files = tx.find(SystemFile)
