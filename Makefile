@@ -43,9 +43,10 @@ format: setup  ## put the code into its format
 docs: setup  ## write the reference tables anew from the code
 	$(BIN)/python docs/generate.py
 
-bench: setup  ## run the benchmarks and print what they measure; BENCH=name runs one
+bench: setup  ## run the benchmarks; figures go to bench/results/*.json; BENCH=name runs one
 	@ls bench/$(BENCH).py >/dev/null 2>&1 || { echo "no benchmark bench/$(BENCH).py"; exit 1; }
-	@for file in bench/$(BENCH).py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+	@for file in bench/$(BENCH).py; do name=$$(basename $$file .py); echo "== $$name"; \
+		$(BIN)/python $$file --json bench/results/$$name.json || exit 1; done
 
 lock:  ## resolve the dependencies anew; needs uv
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \

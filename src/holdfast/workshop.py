@@ -6,6 +6,7 @@ import shutil
 import socket
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -20,6 +21,7 @@ from holdfast.core.spec import SystemSpec
 from holdfast.core.specfile import spec_hash
 from holdfast.errors import HoldfastError, JobFailed
 from holdfast.flow import child, datasets, jobs
+from holdfast.flow.jobs import LEASE
 from holdfast.flow.training import HOLDOUT, TrainingRequest, TrainingResult
 from holdfast.provenance import code_version
 from holdfast.security import artifacts, signing, verifying
@@ -34,6 +36,8 @@ Begin = Callable[[Transaction, Run, str], str]
 
 SAME_START_S = 2.0
 """Start times of one process, read at different times, differ by less than this: they follow the machine's clock."""
+RENEW_S = LEASE.total_seconds() / 4
+"""How often the lease is renewed while a job is waited for."""
 LATENCY_ROWS = 300
 """How many single-row answers the latency of a candidate is measured on."""
 
@@ -72,14 +76,18 @@ class Workshop:
         except JobFailed as error:
             return self._failed(str(error))
         if result is None:
-            return self._renew()
+            return [] if self._renewed() else self._lost()
         return self._finished(result, begin)
 
     def _waited(self) -> TrainingResult | None:
+        """The result, waited for; the lease is renewed meanwhile. None when another keeper has taken the job."""
         assert self._child is not None
         before = stopwatch_s()
         try:
-            return self._child.wait()
+            while (result := self._child.wait(RENEW_S)) is None:
+                if not self._renewed():
+                    return None
+            return result
         finally:
             self.waited_s += stopwatch_s() - before
 
@@ -115,6 +123,7 @@ class Workshop:
                 if _is_gone(held.owner):
                     jobs.expire(tx, held, now)
             job = jobs.claim(tx, self._spec.system, self._owner, now)
+            self._end_runs_of_failed(tx)
         if job is None:
             return []
         self._job = job
@@ -131,7 +140,7 @@ class Workshop:
         snapshot, _ = datasets.take_snapshot(
             spec, world.rows(now), now=now, blobs=state.blobs, lake=state.lake, origin=origin
         )
-        out = self._directory / job.id
+        out = self._out(job)
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir(parents=True)
         path = out / "snapshot.parquet"
@@ -155,27 +164,42 @@ class Workshop:
             tx.put(self._run)
         self._child = child.start(self._prepare(request, str(job.payload.get("cause", ""))))
 
+    def _end_runs_of_failed(self, tx: Transaction) -> None:
+        """A job that was given up leaves the run of its last attempt behind."""
+        for run in tx.find(Run, self._spec.system, state=("running",)):
+            job = tx.get(Job, self._spec.system, run.job)
+            if job is not None and job.state == "failed":
+                self._end_run(tx, run, job.message)
+
     def _end_run(self, tx: Transaction, run: Run, message: str) -> None:
         tx.put(replace(run, state="failed", ended_at=self._clock.now(), message=message))
 
-    def _renew(self) -> list[str]:
+    def _renewed(self) -> bool:
+        """Extend the lease; False when the job is another keeper's by now."""
         assert self._job is not None
         with self._state.catalog.begin() as tx:
             renewed = jobs.renew(tx, self._job, self._clock.now())
-        if renewed is None:
-            said = f"{self._job.id} was taken over by another keeper; its process here was stopped"
-            self.close()
-            return [said]
-        self._job = renewed
-        return []
+        self._job = renewed or self._job
+        return renewed is not None
+
+    def _lost(self) -> list[str]:
+        """End the process of a job that another keeper has taken over; what it gave is not kept."""
+        assert self._job is not None
+        said = f"{self._job.id} was taken over by another keeper; its process here was stopped"
+        self.close()
+        return [said]
 
     def _failed(self, message: str) -> list[str]:
         now, job = self._clock.now(), self._job
         assert job is not None
         with self._state.catalog.begin() as tx:
-            jobs.fail(tx, job, message, now)
-            if self._run is not None:
-                tx.put(replace(self._run, state="failed", ended_at=now, message=message))
+            held = jobs.renew(tx, job, now)
+            if held is not None:
+                jobs.fail(tx, held, message, now)
+                if self._run is not None:
+                    self._end_run(tx, self._run, message)
+        if held is None:
+            return self._lost()
         self._forget()
         return [f"{job.id} failed: {message}"]
 
@@ -183,17 +207,25 @@ class Workshop:
         """Store what came out, then close job and run and begin the release in one transaction."""
         job, now, state = self._job, self._clock.now(), self._state
         assert job is not None
-        out = self._directory / job.id
+        out = self._out(job)
         files = verifying.read_files(out / "artifact")
         artifact = state.blobs.put(artifacts.pack(files))
         holdout = state.blobs.put((out / HOLDOUT).read_bytes())
         run = finished_run(self._of(), result, artifact=artifact, holdout_rows=holdout, now=now)
         with state.catalog.begin() as tx:
-            tx.put(run)
-            jobs.complete(tx, job, {"run": run.id, "artifact": artifact}, now)
-            event = begin(tx, run, str(job.payload.get("cause", "")))
+            held = jobs.renew(tx, job, now)
+            if held is not None:
+                tx.put(run)
+                jobs.complete(tx, held, {"run": run.id, "artifact": artifact}, now)
+                event = begin(tx, run, str(job.payload.get("cause", "")))
+        if held is None:
+            return self._lost()
         self._forget()
         return [event]
+
+    def _out(self, job: Job) -> Path:
+        """The directory of one attempt: whoever lost a job must not clear away what its next owner is making."""
+        return self._directory / f"{job.id}.{job.attempts}"
 
     def _of(self) -> Run:
         assert self._run is not None
@@ -201,7 +233,7 @@ class Workshop:
 
     def _forget(self) -> None:
         if self._job is not None:
-            shutil.rmtree(self._directory / self._job.id, ignore_errors=True)
+            shutil.rmtree(self._out(self._job), ignore_errors=True)
         self._job = self._run = self._child = None
 
 

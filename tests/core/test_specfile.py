@@ -465,7 +465,7 @@ def columns(draw: st.DrawFn, name: str) -> Column:
 
 
 @st.composite
-def limits(draw: st.DrawFn, against: str) -> Limit:
+def limits(draw: st.DrawFn, against: str | None) -> Limit:
     at_least, at_most = sorted(draw(st.tuples(finite, finite)))
     other = draw(st.sampled_from([None, against]))
     return Limit(
@@ -491,7 +491,7 @@ def checks(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
 @st.composite
 def gates(draw: st.DrawFn) -> Gate:
     check, options = draw(checks())
-    limit = draw(limits("live"))
+    limit = draw(limits("live" if check == "quality" else None))
     promised = limit if limit.is_stated else Limit(at_most=1.0)
     return Gate(check=check, options=options, limit=promised if check == "quality" else limit)
 
@@ -500,7 +500,7 @@ def gates(draw: st.DrawFn) -> Gate:
 def monitors(draw: st.DrawFn) -> Monitor:
     check, options = draw(checks())
     every, window = draw(durations), draw(durations)
-    return Monitor(check=check, options=options, limit=draw(limits("baseline")), every=every, window=window)
+    return Monitor(check=check, options=options, limit=draw(limits(None)), every=every, window=window)
 
 
 def renamed(draw: st.DrawFn, entries: list[Any]) -> tuple[Any, ...]:
@@ -542,7 +542,7 @@ def specs(draw: st.DrawFn) -> SystemSpec:
     within = draw(st.timedeltas(timedelta(hours=3), timedelta(days=999)))
     decide = Decide(loss="brier", margin=draw(positive), confidence=draw(st.floats(0.51, 0.99)), within=within)
     watching = renamed(draw, draw(st.lists(monitors(), max_size=4)))
-    response = Response(do="notify", on="release", options={"url": draw(words)}, cooldown=draw(durations))
+    response = Response(do="notify", on="any", options={"url": draw(words)}, cooldown=draw(durations))
     return SystemSpec(
         system=draw(safe),
         about=draw(st.text(max_size=30)),

@@ -163,10 +163,10 @@ def test_labels_are_mature_after_nearly_all_of_them_came(drafted):
 def test_zero_and_one_is_classification(drafted):
     spec = drafted.spec
     assert (spec.model.task, spec.release.decide.loss) == ("classification", "brier")
-    assert [gate.name for gate in spec.gates] == ["quality.log_loss.baseline", "quality.log_loss.live", "calibration"]
+    names = ["quality.log_loss.baseline", "quality.log_loss.live", "drift", "calibration"]
+    assert [gate.name for gate in spec.gates] == names
     assert {monitor.check for monitor in spec.monitors} == {
         "quality",
-        "calibration",
         "drift",
         "silence",
         "freshness",
@@ -194,7 +194,7 @@ def test_a_single_table_is_predicted_and_has_its_own_label(tmp_path):
     assert (spec.data.rows, spec.data.key, spec.data.label.feed) == ("readings", "reading_id", "readings")
     assert list(spec.data.columns) == ["heat"]
     assert (spec.model.task, spec.release.decide.loss) == ("regression", "absolute_error")
-    assert [gate.options["metric"] for gate in spec.gates] == ["mae", "mae"]
+    assert [gate.options.get("metric") for gate in spec.gates] == ["mae", "mae", None]
     assert parse_spec(dump_spec(spec)) == spec
 
 

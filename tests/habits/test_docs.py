@@ -1,13 +1,16 @@
 """The documents are whole: every kind, command, setting and error has its page, and tables are those of the code."""
 
+import ast
 import importlib.util
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import msgspec
 import pytest
 
+import holdfast
 from holdfast import errors
 from holdfast.cli.app import COMMANDS
 from holdfast.core import evidence, kinds, spec
@@ -16,6 +19,8 @@ from holdfast.core.specfile import parse_spec
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
+TEXTS = [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+SOURCES = sorted(Path(holdfast.__file__).parent.rglob("*.py"))
 SECTIONS = [
     section
     for section in [*vars(spec).values(), evidence.Limit]
@@ -25,6 +30,10 @@ SECTIONS = [
     and section.__struct_fields__
 ]
 LINK = re.compile(r"\]\(([^)#\s]+)(#[^)\s]*)?\)")
+SECTION_LINK = re.compile(r"\]\(([^)#\s]*)#([^)\s]+)\)")
+COMMAND = re.compile(r"(?:^|`|\$ |bin/|\d )holdfast ([a-z][a-z-]*)", re.MULTILINE)
+FENCE = re.compile(r"^ *```yaml\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
+VARIABLE = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+")
 
 
 def generator() -> ModuleType:
@@ -44,6 +53,31 @@ def leads_somewhere(target: Path) -> bool:
 
 def page(name: str) -> str:
     return (DOCS / name).read_text(encoding="utf-8")
+
+
+def environment_variables() -> set[str]:
+    """Names in capitals that stand as text in a module that looks at the environment."""
+    found: set[str] = set()
+    for file in SOURCES:
+        text = file.read_text(encoding="utf-8")
+        if "environ" in text or "envvar" in text or "getenv" in text:
+            texts = [node.value for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Constant)]
+            found |= {value for value in texts if isinstance(value, str) and VARIABLE.fullmatch(value)}
+    return found
+
+
+def whole_system_files() -> Iterator[tuple[str, str]]:
+    """Blocks of YAML that begin with a system's name and state its data: page and text."""
+    for path in TEXTS:
+        for block in FENCE.findall(path.read_text(encoding="utf-8")):
+            if re.match(r"(#.*\n)*system:", block) and re.search(r"^data:", block, re.MULTILINE):
+                yield str(path.relative_to(ROOT)), block
+
+
+def anchors(path: Path) -> set[str]:
+    """The anchors of a page's headings, as code hosts make them."""
+    headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("group", [group for group in kinds.GROUPS if group != "engines"])
@@ -88,7 +122,7 @@ def test_tables_are_those_of_the_code() -> None:
 def test_links_between_pages_lead_somewhere() -> None:
     broken = [
         f"{path.relative_to(ROOT)}: {target}"
-        for path in [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+        for path in TEXTS
         for target, _ in LINK.findall(path.read_text(encoding="utf-8"))
         if "://" not in target and not leads_somewhere(path.parent / target)
     ]
@@ -105,6 +139,36 @@ def test_every_page_can_be_reached_from_the_index() -> None:
         found = [(path.parent / target).resolve() for target, _ in LINK.findall(path.read_text(encoding="utf-8"))]
         open_pages += [inner for one in found for inner in ([*one.glob("*.md")] if one.is_dir() else [one])]
     assert [str(path.relative_to(DOCS)) for path in PAGES if path not in seen] == []
+
+
+def test_every_environment_variable_is_described() -> None:
+    variables = environment_variables()
+    assert "HOLDFAST_STATE" in variables, "the search finds nothing any more"
+    table = page("commands.md").partition("## Environment\n")[2]
+    assert [name for name in sorted(variables) if f"| `{name}` |" not in table] == []
+
+
+def test_commands_that_are_named_exist() -> None:
+    named = {(str(path.relative_to(ROOT)), name) for path in TEXTS for name in COMMAND.findall(path.read_text())}
+    assert len(named) > 50, "the search finds nothing any more"
+    assert sorted((where, name) for where, name in named if name not in COMMANDS) == []
+
+
+def test_whole_system_files_are_in_order() -> None:
+    files = list(whole_system_files())
+    assert files, "the search finds nothing any more"
+    for where, text in files:
+        assert parse_spec(text, file=where).gates
+
+
+def test_links_to_sections_lead_to_a_heading() -> None:
+    broken = [
+        f"{path.relative_to(ROOT)}: {target}#{anchor}"
+        for path in TEXTS
+        for target, anchor in SECTION_LINK.findall(path.read_text(encoding="utf-8"))
+        if "://" not in target and anchor not in anchors(path.parent / target if target else path)
+    ]
+    assert not broken
 
 
 def test_the_example_of_the_system_file_is_in_order() -> None:

@@ -15,8 +15,9 @@ from holdfast.core.blocks import block_bounds, day_of
 from holdfast.core.clock import ManualClock, stopwatch_s
 from holdfast.core.inputs import read_frame
 from holdfast.core.protocols import Transaction
-from holdfast.core.records import Job
+from holdfast.core.records import Job, Release
 from holdfast.core.spec import Response, SystemSpec
+from holdfast.errors import HoldfastError, InvalidInput, NotFound
 from holdfast.flow import releases
 from holdfast.flow.registry import current_route
 from holdfast.flow.training import TrainingRequest
@@ -35,7 +36,9 @@ Progress = Callable[[datetime, str], None]
 
 def with_policy(spec: SystemSpec, policy: str) -> SystemSpec:
     """The system as it would be run under a policy: `never` retrains, `monthly` every 30 days, `evidence` as the file
-    says when something it watches went bad."""
+    says when something it watches went bad. Raises NotFound."""
+    if policy not in POLICIES:
+        raise NotFound("policy", policy, POLICIES)
     others = tuple(r for r in spec.responses if r.do != "retrain")
     if policy == "never":
         return msgspec.structs.replace(spec, responses=others)
@@ -54,14 +57,18 @@ def replay(
     faults: Sequence[Fault] = (),
     progress: Progress = lambda at, event: None,
 ) -> Outcome:
-    """Run a system from `start` (a first training on what is known then) to `end` and score what it did."""
+    """Run a system from `start` (a first training on what is known then) to `end` and score what it did.
+
+    Raises HoldfastError when the first training leads to no live version: then nothing would answer.
+    """
     with tempfile.TemporaryDirectory(prefix="holdfast-backtest-") as directory:
-        run = _Replay(with_policy(spec, policy), world, memory_state(Path(directory)), start, faults, progress)
         began = stopwatch_s()
+        run = _Replay(with_policy(spec, policy), world, memory_state(Path(directory)), start, faults, progress)
         run.to(end)
         took_s = stopwatch_s() - began
         run.system.close()
-        return score_replay(run.system, world.assembled, faults, start=start, end=end, took_s=took_s)
+        scored = score_replay(run.system, world.assembled, faults, start=start, end=end, took_s=took_s)
+        return msgspec.structs.replace(scored, refused=run.refused)
 
 
 class _Replay:
@@ -78,14 +85,18 @@ class _Replay:
         self._state = state
         self._clock = ManualClock(start)
         self._progress = progress
-        self._bad = [fault for fault in faults if fault.fault == "swapped_columns"]
+        swaps = [fault for fault in faults if fault.fault == "swapped_columns"]
+        self._bad = sorted(swaps, key=lambda fault: fault.start)
         self._breaks: Fault | None = None
+        self.refused = 0
+        """Rows that did not fit the signature, so that a live system would have answered 422."""
         feeds = FixedFeeds(world)
         self.system = System(spec, state, self._clock, feeds, waits=True, prepare=self._prepare, tell=lambda text: None)
         self._plane = DataPlane(state.load_model, Recorder(state.lake.writer), self._clock)
         self._generation = -1
         self.system.put_in_force()
         self._tick()
+        self._must_be_live()
 
     def to(self, end: datetime) -> None:
         """Day by day: the traffic and labels of the day, then what is due at its end."""
@@ -101,9 +112,16 @@ class _Replay:
     def _answer(self, after: datetime, until: datetime) -> None:
         name = self.system.spec.system
         traffic = self._world.rows_between(after, until)
-        if traffic.height:
-            rows = read_frame(self._plane.signature(name), traffic)
-            self._plane.predict_rows(name, rows, _meta(traffic))
+        while traffic.height:
+            try:
+                rows = read_frame(self._plane.signature(name), traffic)
+            except InvalidInput as error:
+                accepted = _without(traffic, error)
+                self.refused += traffic.height - accepted.height
+                traffic = accepted
+            else:
+                self._plane.predict_rows(name, rows, _meta(traffic))
+                return
 
     def _tick(self) -> None:
         """Tick until nothing more happens, then let the data plane follow the routes."""
@@ -119,6 +137,19 @@ class _Replay:
             if generation != self._generation:
                 self._plane.follow(self._state.routes(tx))
                 self._generation = generation
+
+    def _must_be_live(self) -> None:
+        name = self.system.spec.system
+        with self._state.catalog.read() as tx:
+            if current_route(tx, name).live:
+                return
+            failed = [job.message for job in tx.find(Job, name) if job.state == "failed"]
+            refused = [release.why for release in tx.find(Release, name)]
+        self.system.close()
+        raise HoldfastError(
+            f"the first training, on what was known by {self._clock.now():%Y-%m-%d}, led to no live version, so there "
+            f"is nothing to replay: {'; '.join([*failed, *refused])}"
+        )
 
     def _force_bad_release(self, now: datetime) -> None:
         """Start the training whose data is broken, on the first day from its `start` that no release is under way."""
@@ -143,6 +174,13 @@ class _Replay:
 
 def _is_busy(tx: Transaction, system: str) -> bool:
     return releases.open_release(tx, system) is not None or bool(tx.find(Job, system, state=("queued", "running")))
+
+
+def _without(traffic: pl.DataFrame, error: InvalidInput) -> pl.DataFrame:
+    """The rows without the one that was refused and those that have the same value there."""
+    if error.column not in traffic.columns:
+        raise error  # nothing about a single row: the whole signature does not fit
+    return traffic.filter(pl.col(error.column).ne_missing(traffic[error.column][error.row]))
 
 
 def _meta(traffic: pl.DataFrame) -> RowMeta:

@@ -1,13 +1,14 @@
 """A backtest's report: as JSON for scripts, as tables for people."""
 
 from datetime import datetime
+from math import isnan
 from typing import Any
 
 import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from holdfast.backtest.runner import Report
+from holdfast.backtest.runner import FAULTED, Report
 from holdfast.backtest.scoring import Outcome
 
 METRICS = {
@@ -15,42 +16,64 @@ METRICS = {
     "regression": ("mae", "rmse", "r2", "bias"),
 }
 """The metrics that a report shows, by task; the first is shown by month."""
-PASSED_ON = ("took_s", "training_s", "false_alarms_per_month", "predictions", "labelled", "retrains")
+FAULT_FIELDS = ("name", "injected_at", "detected_at", "check", "action")
 
 
 def to_json(report: Report, task: str) -> bytes:
-    """The report as JSON: ``policies``, ``faults``, ``predictions_per_s``, ``took_s`` and the details behind them."""
+    """The report as JSON: ``policies``, ``faults``, ``predictions_per_s``, ``took_s``, and under ``details`` what the
+    numbers rest on: every alarm and release of every run."""
+    runs = {**report.policies, **({FAULTED: report.faulted} if report.faulted else {})}
     found = {
-        "system": report.system,
-        "start": report.start,
-        "end": report.end,
-        "policies": {name: _outcome(outcome, task) for name, outcome in report.policies.items()},
-        "faults": report.faults,
-        "faulted": _outcome(report.faulted, task) if report.faulted else None,
+        "policies": {name: _summary(outcome, task) for name, outcome in report.policies.items()},
+        "faults": [{name: getattr(fault, name) for name in FAULT_FIELDS} for fault in report.faults],
         "predictions_per_s": report.predictions_per_s,
         "took_s": report.took_s,
+        "details": {
+            "system": report.system,
+            "start": report.start,
+            "end": report.end,
+            "runs": {name: _detail(outcome) for name, outcome in runs.items()},
+        },
     }
     return msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n"
 
 
-def _outcome(outcome: Outcome, task: str) -> dict[str, Any]:
-    shown = METRICS[task]
+def metrics_of(task: str, outcome: Outcome) -> tuple[str, ...]:
+    """The metrics that a report shows: those of `METRICS`, or all that a task from elsewhere has."""
+    return METRICS.get(task) or tuple(outcome.metrics)
+
+
+def _summary(outcome: Outcome, task: str) -> dict[str, Any]:
+    shown = metrics_of(task, outcome)
     months = ("month", "predictions", "labelled", *shown)
     return {
         **{name: outcome.metrics.get(name) for name in shown},
         "by_month": [{name: month.get(name) for name in months} for month in outcome.by_month],
-        **{name: getattr(outcome, name) for name in PASSED_ON},
+        "predictions": outcome.predictions,
+        "retrains": outcome.retrains,
         "alarms": len(outcome.alarms),
         "alarms_without_harm": sum(not alarm.with_harm for alarm in outcome.alarms),
+        "false_alarms_per_month": outcome.false_alarms_per_month,
+    }
+
+
+def _detail(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "metrics": outcome.metrics,
+        "labelled": outcome.labelled,
+        "refused": outcome.refused,
+        "took_s": outcome.took_s,
+        "training_s": outcome.training_s,
         "alarms_uncalibrated": sum(not alarm.calibrated for alarm in outcome.alarms),
-        "incidents": outcome.alarms,
+        "alarms": outcome.alarms,
         "releases": outcome.releases,
+        "detections": outcome.detections,
     }
 
 
 def show(report: Report, task: str, console: Console) -> None:
     """Print the report as tables."""
-    shown = METRICS[task]
+    shown = metrics_of(task, next(iter(report.policies.values())))
     console.print(_policies(report, shown))
     console.print(_months(report, shown[0]))
     console.print(_alarms(report))
@@ -85,10 +108,13 @@ def _months(report: Report, metric: str) -> Table:
     table.add_column("month")
     for name in report.policies:
         table.add_column(name, justify="right")
-    for i, month in enumerate(next(iter(report.policies.values())).by_month):
-        values = [_number(outcome.by_month[i].get(metric)) for outcome in report.policies.values()]
-        best = min(range(len(values)), key=lambda k: values[k])
-        table.add_row(month["month"], *(f"[bold]{v}[/bold]" if k == best else v for k, v in enumerate(values)))
+    found = {name: {month["month"]: month for month in run.by_month} for name, run in report.policies.items()}
+    for month in sorted({month for months in found.values() for month in months}):
+        values = [months.get(month, {}).get(metric) for months in found.values()]
+        known = [value for value in values if value is not None and not isnan(value)]
+        best = min(known, default=None)
+        cells = (f"[bold]{_number(v)}[/bold]" if v is not None and v == best else _number(v) for v in values)
+        table.add_row(month, *cells)
     return table
 
 
@@ -127,4 +153,4 @@ def _day(at: datetime) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
+    return "" if value is None or isnan(value) else f"{value:.4f}"

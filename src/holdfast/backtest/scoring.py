@@ -65,6 +65,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     by_month: tuple[dict[str, Any], ...]
     predictions: int
     labelled: int
+    refused: int = 0
+    """Rows that did not fit the live version's signature and were not answered."""
     retrains: int
     alarms: tuple[Alarm, ...]
     releases: tuple[ReleaseSummary, ...]
@@ -87,7 +89,7 @@ def score_replay(
         runs = tx.find(Run, name)
         versions = tx.find(Version, name)
     answered = _with_truth(system, truth)
-    scored = answered.filter(pl.col("label").is_not_null())
+    scored = _scored(system, answered)
     alarms = tuple(_alarm(system, incident, scored, versions) for incident in incidents)
     months = (end - start) / MONTH
     without_harm = sum(1 for alarm in alarms if not alarm.with_harm)
@@ -110,9 +112,14 @@ def _with_truth(system: "System", truth: pl.DataFrame) -> pl.DataFrame:
     recorded = system.state.lake.scan(PREDICTIONS.name, system.spec.system)
     output = system.task.output
     answers = recorded.select("key", "event_at", "version", "stage", pl.col(f"out.{output}").alias(output))
-    labels = truth.select("key", "label")
+    labels = truth.select("key", "label").drop_nulls().unique("key", keep="last", maintain_order=True)
     month = pl.col("event_at").dt.convert_time_zone(system.spec.data.timezone).dt.strftime("%Y-%m").alias("month")
     return answers.join(labels, on="key", how="left").with_columns(month)
+
+
+def _scored(system: "System", answered: pl.DataFrame) -> pl.DataFrame:
+    """The answers that the truth is known of; one that failed has none to score."""
+    return answered.filter(pl.col("label").is_not_null() & pl.col(system.task.output).is_not_null())
 
 
 def _metrics(system: "System", scored: pl.DataFrame) -> dict[str, float]:
@@ -124,7 +131,7 @@ def _metrics(system: "System", scored: pl.DataFrame) -> dict[str, float]:
 def _by_month(system: "System", answered: pl.DataFrame) -> list[dict[str, Any]]:
     months = []
     for (month,), rows in answered.sort("month", maintain_order=True).group_by("month", maintain_order=True):
-        scored = rows.filter(pl.col("label").is_not_null())
+        scored = _scored(system, rows)
         counts = {"month": month, "predictions": rows.height, "labelled": scored.height}
         months.append({**counts, **_metrics(system, scored)})
     return months
@@ -145,12 +152,13 @@ def _alarm(system: "System", incident: Incident, scored: pl.DataFrame, versions:
 def _did_harm(system: "System", at: datetime, scored: pl.DataFrame, versions: Sequence[Version]) -> bool:
     """Whether the answers around a time were worse, in the default loss, than the live version's promise."""
     around = scored.filter((pl.col("event_at") >= at - HARM_DAYS) & (pl.col("event_at") < at + HARM_DAYS))
-    live = [v.id for v in versions if any(m.to == "live" and m.at <= at for m in v.history)]
-    if around.is_empty() or not live:
+    went_live = [(move.at, v.id) for v in versions for move in v.history if move.to == "live" and move.at <= at]
+    if around.is_empty() or not went_live:
         return False
+    live = max(went_live, key=lambda each: each[0])[1]
     loss = system.spec.release.decide.loss
     losses = system.task.loss(loss, around["label"].to_numpy(), around[system.task.output].to_numpy())
-    return float(np.mean(losses)) > system.promised(live[-1])[loss]
+    return float(np.mean(losses)) > system.promised(live)[loss]
 
 
 def _detect(system: "System", fault: Fault, incidents: Sequence[Incident], releases: Sequence[Release]) -> Detection:
@@ -161,7 +169,7 @@ def _detect(system: "System", fault: Fault, incidents: Sequence[Incident], relea
     for incident in sorted(incidents, key=lambda i: i.opened_at):
         subjects = {incident.subject, *incident.also}
         about_it = any(groups.get(subject, subject) in feeds for subject in subjects)
-        about_labels = fault.fault == "labels_stop" and "label" in incident.subject
+        about_labels = fault.fault == "labels_stop" and "labels" in subjects
         if fault.start <= incident.opened_at <= fault.end + DETECTED_WITHIN and (about_it or about_labels):
             done = "; ".join(move.why for move in incident.actions if move.to not in ("closed", "acknowledged"))
             return Detection(

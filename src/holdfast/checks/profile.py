@@ -11,6 +11,7 @@ from holdfast.core.evidence import Block, Window
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
 
 PROBS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
 """The quantiles that describe where a number column lies on a day."""
@@ -52,11 +53,12 @@ def profile(rows: pl.DataFrame, columns: Sequence[str]) -> Profile:
         present[numbers], distinct[numbers], common[numbers], quantiles[:, numbers] = found
     if rows.height and others:
         names = [columns[k] for k in others]
-        counts = rows.select([pl.col(name).count() for name in names]).row(0)
-        kinds = rows.select([pl.col(name).drop_nulls().n_unique() for name in names]).row(0)
-        most = rows.select([pl.col(name).drop_nulls().unique_counts().max().fill_null(0) for name in names]).row(0)
-        present[others], distinct[others] = counts, np.minimum(kinds, 2)
-        common[others] = np.asarray(most) / np.maximum(counts, 1)
+        most = [pl.col(name).drop_nulls().unique_counts().max().fill_null(0).name.suffix("/most") for name in names]
+        row = np.array(rows.select(*(pl.col(name).count() for name in names), *most).row(0), dtype=np.int64)
+        counts, most_common = row[: len(names)], row[len(names) :]
+        present[others] = counts
+        distinct[others] = np.where(counts == 0, 0, np.where(most_common == counts, 1, 2))
+        common[others] = most_common / np.maximum(counts, 1)
     return Profile(rows.height, present, distinct, common, quantiles)
 
 

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import msgspec
 import numpy as np
 
-from holdfast.checks.profile import LEAST_ROWS, PROBS, FloatArray, IntArray, Profile, of_block, of_window
+from holdfast.checks.profile import LEAST_ROWS, PROBS, BoolArray, FloatArray, IntArray, Profile, of_block, of_window
 from holdfast.checks.stated import within
 from holdfast.checks.units import explanations, nearest
 from holdfast.core.evidence import Block, Grade, Reading, Role, Window
@@ -133,6 +133,7 @@ def _columns(
     distinct = np.array([day.distinct for day in days])
     common = np.array([day.common for day in days])
     quantiles = np.array([day.quantiles for day in days])
+    moved = _moved(now.quantiles, quantiles)
     readings = []
     for k, column in enumerate(columns):
         usable = present[:, k] >= LEAST_ROWS
@@ -140,7 +141,8 @@ def _columns(
         found = _constant(column, int(now.present[k]), int(now.distinct[k]), *before)
         seen = usual.get(("missing_share", column), 0.0)
         found = found or _missing(column, now.rows, float(now.missing[k]), missing[:, k], seen)
-        if k < inputs and found.value is not None and found.high is not None and found.value <= found.high:
+        passes = found.value is not None and found.high is not None and found.value <= found.high
+        if k < inputs and moved[k] and passes:
             seen = usual.get(("unit_change", column), 0.0)
             found = _unit(column, int(now.present[k]), now.quantiles[:, k], quantiles[usable, :, k], seen) or found
         readings.append(found)
@@ -170,6 +172,18 @@ def _missing(column: str, rows: int, share: float, before: FloatArray, seen: flo
     what = f"{column} is dead: every value is missing" if share == 1.0 else f"{share:.1%} of {column} are missing"
     note = f"{what}; on {len(before)} days before it was {before.min():.1%} to {worst:.1%}" if share > worst else ""
     return _reading("missing_share", share, column, note, rows=rows, high=limit)
+
+
+def _moved(now: FloatArray, days: FloatArray) -> BoolArray:
+    """Which columns (columns,) lie farther from the days than these from one another, by enough that `_unit` must look:
+    a first sieve over all columns at once, because nearly none of them has moved. `now` is (q, columns), `days`
+    (n, q, columns)."""
+    gaps = np.sort(np.abs(now - days).max(axis=1), axis=0)
+    apart = np.sort(np.abs(days[:, None] - days).max(axis=2), axis=1)
+    # NaN is sorted last: a day without quantiles is never near, and has no nearest itself.
+    reach = np.where(np.isnan(apart[:, KTH]), 0.0, apart[:, KTH]).max(axis=0)
+    moved: BoolArray = gaps[KTH - 1] > DOUBTFUL * 2.0 * reach
+    return moved
 
 
 def _unit(column: str, present: int, now: FloatArray, days: FloatArray, seen: float) -> Reading | None:

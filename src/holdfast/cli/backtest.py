@@ -12,7 +12,7 @@ from holdfast.backtest.replay import POLICIES
 from holdfast.backtest.report import show, to_json
 from holdfast.backtest.runner import run_backtest
 from holdfast.cli.arguments import HERE, SystemFile
-from holdfast.cli.progress import BacktestProgress
+from holdfast.cli.progress import BacktestProgress, must_be_writable
 from holdfast.core.blocks import block_bounds
 from holdfast.core.specfile import read_spec
 from holdfast.errors import HoldfastError, did_you_mean
@@ -25,7 +25,9 @@ def backtest(
     policies: Annotated[str, typer.Option(help="Which policies to run, with commas between.")] = ",".join(POLICIES),
     start: Day = None,
     end: Day = None,
-    faults: Annotated[Path | None, typer.Option(help="YAML list of faults for a run of their own.")] = None,
+    faults: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="YAML list of faults for a run of their own.")
+    ] = None,
     processes: Annotated[int, typer.Option(min=1, help="How many runs at a time.")] = 2,
     json: Annotated[Path | None, typer.Option(help="Write the report there as JSON.")] = None,
 ) -> None:
@@ -35,10 +37,11 @@ def backtest(
     days in the system's time zone; the first training happens at --start, by default after a quarter of the history.
     """
     spec = read_spec(file)
-    chosen = [policy.strip() for policy in policies.split(",")]
+    chosen = list(dict.fromkeys(policy.strip() for policy in policies.split(",")))
     for policy in chosen:
         if policy not in POLICIES:
             raise HoldfastError(f"--policies: no policy '{policy}'{did_you_mean(policy, POLICIES)}")
+    must_be_writable(json)
     injected = read_faults(faults.read_bytes(), str(faults)) if faults else ()
     zone = spec.data.timezone
     with BacktestProgress([*chosen, *(["faults"] if injected else [])]) as progress:

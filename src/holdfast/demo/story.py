@@ -5,7 +5,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -71,7 +71,8 @@ class Story:
             self._run("status", "--state", STATE, environment=rehearsed)
             if keep:
                 self._say("\nThe system stays up (--keep); Ctrl+C stops it.")
-                up.wait()
+                with suppress(KeyboardInterrupt):
+                    up.wait()
         if up.returncode not in (0, -2, 130):
             raise HoldfastError(f"`holdfast up` ended with code {up.returncode}; its messages are above")
         self._say("stopped cleanly")

@@ -44,7 +44,7 @@ def replay_traffic(
     since: datetime,
     say: Callable[[str], None],
 ) -> Replayed:
-    """Wait until a version answers, then send every flight that was listed from `since` on.
+    """Wait until a version answers, then send every flight that was listed after `since`.
 
     Raises HoldfastError when nothing answers in time, or not with 200.
     """
@@ -52,10 +52,12 @@ def replay_traffic(
     url, token = _announced(up, say)
     spec = read_spec(directory / file)
     with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=30) as client:
-        _await_ready(client, spec.system, began)
+        _await_ready(client, spec.system, began, up)
         ready_s = stopwatch_s() - began
         tables = {name: pl.read_parquet(directory / feed.from_) for name, feed in spec.data.feeds.items()}
         rows = assemble(spec.data, tables, since=since.astimezone(UTC))
+        if rows.is_empty():
+            raise HoldfastError(f"no row of '{spec.data.rows}' became known after {since:%Y-%m-%d}; nothing to send")
         started = stopwatch_s()
         answered = [_send(client, spec.system, rows[i : i + BATCH], spec) for i in range(0, rows.height, BATCH)]
         took_s = stopwatch_s() - started
@@ -87,8 +89,10 @@ def _hidden(text: str) -> str:
     return re.sub(r"token=\S+", "token=hf_...", text)
 
 
-def _await_ready(client: httpx.Client, system: str, began: float) -> None:
+def _await_ready(client: httpx.Client, system: str, began: float, up: "subprocess.Popen[bytes]") -> None:
     while stopwatch_s() - began < READY_WITHIN_S:
+        if up.poll() is not None:
+            raise HoldfastError(f"`holdfast up` ended with code {up.returncode}; its messages are above")
         try:
             if client.get(f"/v2/models/{system}/ready").status_code == 200:
                 return

@@ -39,10 +39,17 @@ def measure(check: Check, window: Window, baseline: Window | None) -> list[Readi
     if not window.blocks:
         return [Reading(name=kind, value=None, note="the window is empty")]
     try:
-        return list(check.measure(window, baseline))
+        return [_known(reading) for reading in check.measure(window, baseline)]
     except Exception as error:
         log.exception("check %s failed", kind)
         return [Reading(name=kind, value=None, note=f"the check itself failed: {type(error).__name__}: {error}")]
+
+
+def _known(reading: Reading) -> Reading:
+    """A reading that is NaN was not measured, whatever its check says: no comparison with it would ever fail."""
+    if reading.value is None or not math.isnan(reading.value):
+        return reading
+    return msgspec.structs.replace(reading, value=None, note=reading.note or f"{reading.name} is undefined here")
 
 
 def judge_limit(check: str, readings: Sequence[Reading], limit: Limit, *, name: str) -> Evaluation:
@@ -54,13 +61,21 @@ def judge_stated(check: Check, kind: str, readings: Sequence[Reading], *, name: 
     """Grade readings against the check's own stated limit."""
     verdicts = []
     for reading in readings:
-        grade, why = (Grade.UNKNOWN, reading.note) if reading.value is None else check.grade(reading)
+        grade, why = (Grade.UNKNOWN, reading.note) if reading.value is None else _graded(check, kind, reading)
         verdicts.append(
             Verdict(
                 grade=grade, check=kind, reading=reading, why=why or reading.note, monitor=name, calibrated=calibrated
             )
         )
     return _worst_first(verdicts)
+
+
+def _graded(check: Check, kind: str, reading: Reading) -> tuple[Grade, str]:
+    try:
+        return check.grade(reading)
+    except Exception as error:
+        log.exception("check %s could not grade a reading", kind)
+        return Grade.UNKNOWN, f"the check itself failed: {type(error).__name__}: {error}"
 
 
 def judge_window(
@@ -77,7 +92,9 @@ def judge_window(
     The columns of one monitor are calibrated on their maximum, so that a monitor with many columns spends its level
     once. Where history is too short for the level, the check's stated limit is used and the verdict says so.
     """
-    known = [r for r in readings if r.value is not None and r.subject in history]
+    if all(reading.value is None for reading in readings):
+        return _worst_first([unknown(kind, reading, name) for reading in readings])
+    known = [r for r in readings if r.value is not None and math.isfinite(r.value) and r.subject in history]
     past = np.array([history[r.subject] for r in known], dtype=np.float64).T
     windows = int((~np.isnan(past)).any(axis=1).sum()) if known else 0
     short = conformal.shortfall(windows, level)

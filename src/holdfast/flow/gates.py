@@ -83,7 +83,8 @@ def _judge_skew(gate: Gate, check: Check, window: Window, served: pl.DataFrame) 
     They are the same rows, so any distance between them was made on the way to the training or to the answer.
     """
     rows = window.rows()
-    names = window.columns(Role.INPUT)
+    # A column that no answer was ever given with is new in the file: there is nothing to compare it with.
+    names = [name for name in window.columns(Role.INPUT) if name in served.columns]
     answered = served.join(rows.select("key"), on="key", how="semi") if served.height else served
     if answered.is_empty():
         reading = Reading(name=gate.check, value=None, note="nothing was answered on the days of the hold-out")

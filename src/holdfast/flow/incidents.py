@@ -20,19 +20,22 @@ def observe(
 
     `groups` says which feed a subject belongs to: what goes bad together in one feed is one cause. An evaluation
     that alarms on several feeds at once opens one incident, named after its worst subject (verdicts come worst
-    first), because its error budget was spent once. An open incident closes when an evaluation of its monitor passes
-    on its cause; an evaluation that ends in `unknown` neither opens nor closes one.
+    first), because its error budget was spent once; while that is open it stands for all of them. What fails beside
+    an open incident is a cause of its own. An open incident closes when an evaluation of its monitor passes on its
+    causes; `warn` and `unknown` on one of them neither open nor close it.
     """
-    failing = [verdict for verdict in verdicts if verdict.grade is Grade.FAIL]
     open_now = [i for i in tx.find(Incident, system, state=OPEN) if i.check == check and _same_monitor(i, verdicts)]
-    touched = _continue(tx, open_now, failing, groups, now)
-    if failing and not touched:
-        touched = [_open(tx, system, check, failing, groups, now)]
-    if any(verdict.grade is not Grade.UNKNOWN for verdict in verdicts):
-        doubtful = {groups.get(v.reading.subject, "") for v in verdicts if v.grade in (Grade.WARN, Grade.FAIL)}
-        for incident in open_now:
-            if groups.get(incident.subject, "") not in doubtful:
-                close(tx, incident, now)
+    touched, new = [], [verdict for verdict in verdicts if verdict.grade is Grade.FAIL]
+    for incident in open_now:
+        mine = _of(incident, verdicts, groups)
+        failing = [verdict for verdict in mine if verdict.grade is Grade.FAIL]
+        new = [verdict for verdict in new if verdict not in failing]
+        if failing:
+            touched.append(_continue(tx, incident, failing, now))
+        elif _is_over(incident, mine or verdicts):
+            close(tx, incident, now)
+    if new:
+        touched.append(_open(tx, system, check, new, groups, now))
     return touched
 
 
@@ -63,18 +66,34 @@ def _same_monitor(incident: Incident, verdicts: Sequence[Verdict]) -> bool:
     return any(incident.last.monitor == verdict.monitor for verdict in verdicts)
 
 
-def _continue(
-    tx: Transaction, open_now: list[Incident], failing: list[Verdict], groups: Mapping[str, str], now: datetime
-) -> list[Incident]:
-    continued = []
-    for incident in open_now:
-        mine = [v for v in failing if groups.get(v.reading.subject, "") == groups.get(incident.subject, "")]
-        if mine:
-            also = _merge(incident.also, [v.reading.subject for v in mine], incident.subject)
-            incident = replace(incident, last_at=now, last=mine[0], seen=incident.seen + 1, also=also)
-            tx.put(incident)
-            continued.append(incident)
-    return continued
+def _cause(subject: str, groups: Mapping[str, str]) -> str:
+    """The feed of a subject; what belongs to no feed is a cause of its own."""
+    return groups.get(subject) or subject
+
+
+def _of(incident: Incident, verdicts: Sequence[Verdict], groups: Mapping[str, str]) -> list[Verdict]:
+    """The verdicts about an incident's causes. What is about the whole window is about every cause in it."""
+    causes = {_cause(subject, groups) for subject in (incident.subject, *incident.also)}
+    return [
+        verdict
+        for verdict in verdicts
+        if not incident.subject or not verdict.reading.subject or _cause(verdict.reading.subject, groups) in causes
+    ]
+
+
+def _is_over(incident: Incident, mine: Sequence[Verdict]) -> bool:
+    """True when something about its causes passes, nothing is in doubt, and what went bad was measured again."""
+    bad = {incident.subject, *incident.also}
+    if any(v.grade is Grade.WARN or (v.grade is Grade.UNKNOWN and v.reading.subject in bad) for v in mine):
+        return False
+    return any(v.grade in (Grade.PASS, Grade.NOT_APPLICABLE) for v in mine)
+
+
+def _continue(tx: Transaction, incident: Incident, failing: Sequence[Verdict], now: datetime) -> Incident:
+    also = _merge(incident.also, [v.reading.subject for v in failing], incident.subject)
+    incident = replace(incident, last_at=now, last=failing[0], seen=incident.seen + 1, also=also)
+    tx.put(incident)
+    return incident
 
 
 def _open(
@@ -85,7 +104,7 @@ def _open(
     incident = Incident(
         system=system,
         id=tx.next_id(Incident, system, "inc-"),
-        cause=f"{check}:{groups.get(subject, '') or subject}".rstrip(":"),
+        cause=f"{check}:{_cause(subject, groups)}".rstrip(":"),
         check=check,
         subject=subject,
         opened_at=now,

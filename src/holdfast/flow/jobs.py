@@ -45,7 +45,8 @@ def claim(tx: Transaction, system: str, owner: str, now: datetime) -> Job | None
 def renew(tx: Transaction, job: Job, now: datetime) -> Job | None:
     """Extend the lease; None when the job is no longer this owner's, so that its result must not be kept."""
     current = tx.get(Job, job.system, job.id)
-    if current is None or current.state != "running" or current.owner != job.owner:
+    claim = (job.owner, job.attempts)
+    if current is None or current.state != "running" or (current.owner, current.attempts) != claim:
         return None
     renewed = replace(current, lease_until=now + LEASE)
     tx.put(renewed)

@@ -1,5 +1,6 @@
 """Where an answer came from. In: a prediction's id. Out: everything behind it, and the answer computed again."""
 
+import math
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
@@ -31,6 +32,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     prediction_id: str
     system: str
     output: float
+    """NaN for a row that was recorded as failed."""
     predicted_at: datetime
     event_at: datetime
     features_known_at: datetime
@@ -89,7 +91,7 @@ def why(tx: Transaction, lake: Lake, system: str, prediction_id: str, load: Call
     return Explanation(
         prediction_id=facts["prediction_id"],
         system=system,
-        output=facts[f"out.{model.signature.output}"],
+        output=_number(facts[f"out.{model.signature.output}"]),
         predicted_at=facts["predicted_at"],
         event_at=facts["event_at"],
         features_known_at=facts["features_known_at"],
@@ -119,9 +121,11 @@ def replay(tx: Transaction, lake: Lake, system: str, prediction_id: str, load: C
     if version is None:
         raise NotFound("version", facts["version"], [v.id for v in tx.find(Version, system)])
     model = load(version)
-    recorded = float(facts[f"out.{model.signature.output}"])
+    # An answer that was no number was recorded as failed, without one; computed again it must be none again.
+    recorded = _number(facts[f"out.{model.signature.output}"])
     replayed = float(model.predict_frame(_inputs(row))[0])
-    difference = abs(recorded - replayed)
+    both_failed = math.isnan(recorded) and not math.isfinite(replayed)
+    difference = 0.0 if both_failed else abs(recorded - replayed)
     return Replay(
         prediction_id=facts["prediction_id"],
         recorded=recorded,
@@ -134,8 +138,9 @@ def replay(tx: Transaction, lake: Lake, system: str, prediction_id: str, load: C
 
 def influences(model: Model, row: pl.DataFrame) -> tuple[Influence, ...]:
     """Each input's influence on one answer: leave it out (missing) and score again (occlusion; Robnik-Šikonja and
-    Kononenko 2008). Inputs that interact share their influence; the sum need not be the answer."""
-    names = [column.name for column in model.signature.columns]
+    Kononenko 2008). Inputs that interact share their influence; the sum need not be the answer. An input that may not
+    be missing cannot be left out and is not in it."""
+    names = [column.name for column in model.signature.columns if column.nullable and column.name in row.columns]
     without = [row.with_columns(pl.lit(None, row.schema[name]).alias(name)) for name in names]
     answers = model.predict_frame(pl.concat([row, *without]))
     changes = answers[1:] - answers[0]
@@ -161,6 +166,10 @@ def _open_at(tx: Transaction, system: str, at: datetime) -> tuple[str, ...]:
     return tuple(
         i.id for i in tx.find(Incident, system) if i.opened_at <= at and (i.closed_at is None or at < i.closed_at)
     )
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def _plain(value: Any) -> float | str | None:

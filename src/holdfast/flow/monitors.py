@@ -1,5 +1,6 @@
 """On a schedule: window -> check -> verdicts. In: live windows, a version's reference. Out: verdicts and readings."""
 
+import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -116,19 +117,24 @@ class Monitoring:
         memory: Mapping[str, Any],
         now: datetime,
     ) -> Evaluation:
-        """Fold every mature day that was not folded yet; the newest verdict stands, an alarm on the way stays."""
+        """Fold every mature day that was not folded yet; the newest verdict stands, an alarm on the way stays.
+
+        A promise is about a version's own answers: what others answered on a day is left out.
+        """
         newest = self._live.last_mature_day(now)
         through = memory.get("through")
         day = newest if through is None else datetime.fromisoformat(through).date() + timedelta(days=1)
         verdicts: tuple[Verdict, ...] = ()
         while day <= newest:
-            window = self._live.labelled_window(day, day, facts)
+            window = self._live.answered_by(reference.version, day, facts)
             reading = evaluation.measure(check, window, None)[0]
-            promised = reference.promised.get(reading.name)
-            if promised is None:
-                return Evaluation(verdicts=(evaluation.unknown(monitor.check, reading, monitor.name),))
             folded = evaluation.judge_stream(
-                monitor.check, reading, promised=promised, level=self.level(monitor), memory=memory, name=monitor.name
+                monitor.check,
+                reading,
+                promised=reference.promised.get(reading.name, math.nan),
+                level=self.level(monitor),
+                memory=memory,
+                name=monitor.name,
             )
             memory = {**folded.memory, "through": day.isoformat()}
             if not (verdicts and verdicts[0].grade is Grade.FAIL):

@@ -57,6 +57,16 @@ class LivePredictions:
         """One mature day with its labels."""
         return self._kept(self._labelled, day, self._labelled_block)
 
+    def answered_by(self, version: str, day: date, facts: Mapping[str, Any]) -> Window:
+        """One mature day with its labels, only the rows that this version answered; no block where it answered none."""
+        block = self.labelled_block(day)
+        rows = block.rows()
+        by = rows["version"] == version
+        if not by.all():
+            mine = rows.filter(by)
+            block = Block(day, block.start, block.end, lambda: mine)
+        return Window([block] if block.rows().height else [], self.roles(), facts)
+
     def last_complete_day(self, now: datetime) -> date:
         """The newest day that has ended."""
         return day_of(self._spec.data.timezone, now) - timedelta(days=1)
@@ -103,9 +113,7 @@ class LivePredictions:
         """The newest revision of each label known in a time range: columns ``key``, ``label``, ``label_known_at``."""
         found = self._lake.scan(LABELS.name, self._spec.system, since=start, until=until)
         if found.is_empty():
-            return pl.DataFrame(
-                schema={"key": pl.String, "label": pl.Float64, "label_known_at": pl.Datetime("us", "UTC")}
-            )
+            return pl.DataFrame(schema=dict(_LABELS))
         return (
             found.sort("revision", maintain_order=True)
             .unique(subset="key", keep="last", maintain_order=True)
@@ -121,11 +129,12 @@ class LivePredictions:
         answered_in_time = pl.col("label_known_at").is_null() | (pl.col("predicted_at") <= pl.col("label_known_at"))
         joined = joined.filter(answered_in_time)
         if joined["key"].n_unique() < joined.height:
-            joined = joined.sort("predicted_at", maintain_order=True).unique("key", keep="last", maintain_order=True)
+            joined = joined.sort("predicted_at", maintain_order=True)
+            joined = joined.filter(pl.col("key").is_null() | pl.col("key").is_last_distinct())
         return joined
 
 
-_LABELS = {"key": pl.String, "label": pl.Float64, "label_known_at": pl.Datetime("us", "UTC")}
+_LABELS: Mapping[str, Any] = {"key": pl.String, "label": pl.Float64, "label_known_at": pl.Datetime("us", "UTC")}
 _DTYPES: Mapping[Role, Any] = {Role.KEY: pl.String, Role.TIME: pl.Datetime("us", "UTC")}
 
 

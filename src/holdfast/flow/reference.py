@@ -1,6 +1,7 @@
 """What a version was promised to be like. In: the rows it was made from and its scored hold-out. Out: a reference."""
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from datetime import date
 from functools import partial
@@ -64,7 +65,8 @@ def promised_losses(
 ) -> Mapping[str, float]:
     """What each loss of the task was promised to stay under: the upper end of its interval over hold-out days,
     resampled in blocks, or the worst of its validation folds where that is higher. The hold-out alone is two weeks,
-    which may have been easy ones; the folds show how far the loss moves when nothing is wrong."""
+    which may have been easy ones; the folds show how far the loss moves when nothing is wrong. NaN where neither says
+    anything: a hold-out of one day has no interval."""
     labelled = holdout.filter(pl.col("label").is_not_null()).with_columns(_day(spec))
     promised = {}
     for loss in task.losses:
@@ -73,7 +75,8 @@ def promised_losses(
         by_day = days.agg(pl.col("loss").mean(), pl.len().alias("rows")).sort("day")
         means, weights = by_day["loss"].to_numpy(), by_day["rows"].to_numpy().astype(np.float64)
         _, high = bootstrap.block_bootstrap_mean(means, weights, confidence=PROMISE_CONFIDENCE, seed=0)
-        promised[loss] = max(high, *(fold[loss] for fold in folds if loss in fold), high)
+        ends = [value for value in (high, *(fold.get(loss, math.nan) for fold in folds)) if math.isfinite(value)]
+        promised[loss] = max(ends, default=math.nan)
     return promised
 
 

@@ -56,12 +56,12 @@ def reroute(tx: Transaction, system: str, now: datetime, **changes: Any) -> Rout
 
 
 def previous_live(tx: Transaction, system: str) -> str:
-    """The version that was live before the one that is, or an empty string."""
+    """The version that was live before the one that is, or an empty string. One that was rolled back is none."""
     live = current_route(tx, system).live
     lives = [
-        (step.at, version.id)
-        for version in tx.find(Version, system)
+        (step.at, place, version.id)
+        for place, version in enumerate(tx.find(Version, system))
         for step in version.history
-        if step.to == "live" and version.id != live
+        if step.to == "live" and version.id != live and version.state != "rolled_back"
     ]
-    return max(lives)[1] if lives else ""
+    return max(lives)[-1] if lives else ""

@@ -59,8 +59,8 @@ def _may_act(
 
 
 def _act(response: Response, incident: Incident, controls: Controls) -> str:
-    action: Action = kinds.load("actions", response.do)(**response.options)
     try:
+        action: Action = kinds.load("actions", response.do)(**response.options)
         return action.act(incident, controls)
     except Exception as error:
         log.exception("action %s failed", response.do)

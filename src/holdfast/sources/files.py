@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import zlib
 from collections.abc import Callable, Iterable
+from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 
@@ -18,7 +19,7 @@ COMPRESSED = {".gz": b"\x1f\x8b", ".zst": b"\x28\xb5\x2f\xfd"}
 """Endings of compressed files and the bytes that such a file begins with."""
 
 
-class Files(msgspec.Struct, frozen=True, kw_only=True):
+class Files(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """Rows from files: ``.csv``, ``.parquet``, ``.jsonl`` or ``.ndjson``; CSV and JSON lines also as ``.gz``, ``.zst``.
 
     Each file is one batch, sorted by name. Columns whose name ends in ``_at``, and those in `times`, become times in
@@ -70,16 +71,23 @@ class Files(msgspec.Struct, frozen=True, kw_only=True):
                 )
         return sorted(found)
 
+    @cached_property
+    def _hashed(self) -> dict[tuple[Path, int, int, int], str]:
+        """Hashes by path, inode, size and time of change: a file that was not touched is not read again."""
+        return {}
+
     def _batch(self, file: Path) -> Batch:
         try:
-            with file.open("rb") as stream:
-                digest = hashlib.file_digest(stream, "sha256").hexdigest()
-            size = file.stat().st_size
+            status = file.stat()
+            key = (file, status.st_ino, status.st_size, status.st_mtime_ns)
+            if key not in self._hashed:
+                with file.open("rb") as stream:
+                    self._hashed[key] = hashlib.file_digest(stream, "sha256").hexdigest()
         except OSError as error:
             raise SourceError(f"{file}: cannot be read ({error.strerror}); check its permissions") from error
         root = Path(self.root)
         name = file.relative_to(root).as_posix() if file.is_relative_to(root) else file.as_posix()
-        return Batch(name=name, sha256=digest, size_bytes=size)
+        return Batch(name=name, sha256=self._hashed[key], size_bytes=status.st_size)
 
 
 def _parse(file: Path, data: bytes) -> pl.DataFrame:

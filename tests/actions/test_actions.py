@@ -1,0 +1,92 @@
+"""Actions: each does its one thing through the controls and says it in a sentence."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+
+from holdfast.core import kinds
+from holdfast.core.protocols import Action
+from holdfast.core.records import Incident
+from holdfast.errors import NotFound
+from holdfast.testing import START, a_verdict
+
+INCIDENT = Incident(
+    system="orders",
+    id="inc-3",
+    cause="drift:weather",
+    check="drift",
+    subject="temp",
+    opened_at=START,
+    last_at=START,
+    first=a_verdict(),
+    last=a_verdict(),
+)
+
+
+class Controls:
+    """Keeps what it is asked for; one job is open at a time."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.jobs: list[tuple[str, Mapping[str, Any]]] = []
+        self.rolled_back: list[str] = []
+
+    def notify(self, text: str) -> None:
+        self.said.append(text)
+
+    def submit(self, kind: str, payload: Mapping[str, Any]) -> str:
+        if not self.jobs:
+            self.jobs.append((kind, payload))
+        return "job-1"
+
+    def rollback(self, why: str) -> str:
+        if self.rolled_back:
+            raise NotFound("earlier live version to roll back to", "1")
+        self.rolled_back.append(why)
+        return "1"
+
+
+@pytest.fixture
+def controls() -> Controls:
+    return Controls()
+
+
+def made(name: str) -> Action:
+    action: Action = kinds.load("actions", name)()
+    return action
+
+
+def test_notify_says_system_check_subject_and_why(controls: Controls) -> None:
+    assert made("notify").act(INCIDENT, controls) == "people were told"
+    assert controls.said == ["orders: drift temp: 0.5 is at most 0.6"]
+
+
+def test_notify_about_the_whole_window_names_no_subject(controls: Controls) -> None:
+    made("notify").act(replace(INCIDENT, subject=""), controls)
+    assert controls.said == ["orders: drift: 0.5 is at most 0.6"]
+
+
+def test_retrain_asks_for_one_training_however_often_it_acts(controls: Controls) -> None:
+    for _ in range(2):
+        assert made("retrain").act(INCIDENT, controls) == "training submitted as job-1"
+    assert controls.jobs == [("train", {"cause": "drift:weather", "incident": "inc-3"})]
+
+
+def test_rollback_says_why_and_what_is_live(controls: Controls) -> None:
+    assert made("rollback").act(INCIDENT, controls) == "rolled back; version 1 is live"
+    assert controls.rolled_back == ["inc-3: 0.5 is at most 0.6"]
+
+
+def test_rollback_without_an_earlier_version_says_so(controls: Controls) -> None:
+    made("rollback").act(INCIDENT, controls)
+    with pytest.raises(NotFound, match="no earlier live version"):
+        made("rollback").act(INCIDENT, controls)
+
+
+@pytest.mark.parametrize("name", sorted(kinds.registered("actions")))
+def test_no_action_takes_an_option_that_it_has_not(name: str) -> None:
+    with pytest.raises(msgspec.ValidationError, match="unknown field"):
+        msgspec.convert({"colour": "red"}, kinds.load("actions", name))

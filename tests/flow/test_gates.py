@@ -1,0 +1,206 @@
+"""Gates: a candidate must beat the plain models, be measured, and have been trained on what is served."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from msgspec.structs import replace
+
+from holdfast.core.evidence import Grade, Limit, Verdict, Window
+from holdfast.core.spec import Gate, SystemSpec
+from holdfast.errors import GateRefused
+from holdfast.flow import gates
+from holdfast.tasks.classification import Classification, roc_auc
+from holdfast.testing import START, refused
+
+TASK = Classification()
+NOTHING = pl.DataFrame()
+MakeSpec = Callable[..., SystemSpec]
+
+
+def a_holdout(days: int = 8, rows: int = 60, seed: int = 0, noise: float = 0.1, **outputs: Any) -> pl.DataFrame:
+    """Rows whose candidate answers near the true probability; the trivial model answers the mean."""
+    rng = np.random.default_rng(seed)
+    n = days * rows
+    x, y = rng.normal(size=n), rng.normal(5, 2, size=n)
+    true = 1 / (1 + np.exp(-2 * x))
+    columns = {
+        "key": [f"k{i}" for i in range(n)],
+        "event_at": [START + timedelta(days=i // rows, hours=i % rows % 24) for i in range(n)],
+        "x": x,
+        "y": y,
+        "label": (rng.random(n) < true).astype(np.float64),
+        "candidate": true,
+        "linear": np.clip(true + rng.normal(0, noise, n), 0.01, 0.99),
+        "trivial": np.full(n, 0.5),
+    }
+    return pl.DataFrame({**columns, **outputs})
+
+
+def a_window(spec: SystemSpec, holdout: pl.DataFrame) -> Window:
+    return gates.holdout_window(spec, TASK, holdout, {"task": TASK})
+
+
+def judged(spec: SystemSpec, holdout: pl.DataFrame, served: pl.DataFrame = NOTHING) -> dict[str, Verdict]:
+    return {verdict.monitor: verdict for verdict in gates.judge(spec, TASK, a_window(spec, holdout), served)}
+
+
+def test_a_candidate_that_beats_the_plain_models_and_passes_is_not_refused(a_spec: MakeSpec) -> None:
+    verdicts = judged(a_spec(), a_holdout())
+    assert [verdict.grade for verdict in verdicts.values()] == [Grade.PASS] * 3
+    assert gates.refusal(tuple(verdicts.values())) == ""
+
+
+@pytest.mark.parametrize("name", ["trivial", "linear"])
+def test_a_candidate_that_does_not_beat_a_plain_model_is_refused(a_spec: MakeSpec, name: str) -> None:
+    holdout = a_holdout()
+    better = holdout.with_columns(pl.col("candidate").alias(name), (pl.col("candidate") * 0.5).alias("candidate"))
+    verdicts = judged(a_spec(), better)
+    assert verdicts[name].grade is Grade.FAIL
+    assert f"does not beat the {name} model" in gates.refusal(tuple(verdicts.values()))
+
+
+def test_an_equal_candidate_does_not_beat_a_plain_model(a_spec: MakeSpec) -> None:
+    holdout = a_holdout()
+    assert judged(a_spec(), holdout.with_columns(linear="candidate"))["linear"].grade is Grade.FAIL
+
+
+def test_a_linear_candidate_need_not_beat_itself(a_spec: MakeSpec) -> None:
+    spec = a_spec()
+    spec = replace(spec, model=replace(spec.model, trainer="linear"))
+    assert "linear" not in judged(spec, a_holdout().with_columns(linear="candidate"))
+
+
+def test_no_gates_are_a_refusal(a_spec: MakeSpec) -> None:
+    spec = a_spec(gates=())
+    with refused(GateRefused, "no gates are stated"):
+        gates.judge(spec, TASK, a_window(spec, a_holdout()), NOTHING)
+
+
+def test_unknown_refuses_as_failing_does(a_spec: MakeSpec, graded: Callable[..., Verdict]) -> None:
+    assert gates.refusal([graded(Grade.PASS, "a"), graded(Grade.UNKNOWN, "b")]) == "b unknown"
+    assert gates.refusal([graded(Grade.FAIL, "a"), graded(Grade.UNKNOWN, "b")]) == "a fail; b unknown"
+    assert gates.refusal([graded(Grade.WARN, "a"), graded(Grade.NOT_APPLICABLE, "b")]) == ""
+    one_class = a_holdout().with_columns(label=pl.lit(1.0), candidate=pl.lit(0.9))
+    spec = a_spec(gates=[Gate(check="quality", options={"metric": "roc_auc"}, limit=Limit(at_least=0.5), name="auc")])
+    assert judged(spec, one_class)["auc"].grade is Grade.UNKNOWN
+
+
+def no_worse(metric: str, margin: float = 0.0) -> Gate:
+    return Gate(
+        check="quality", options={"metric": metric}, limit=Limit(no_worse_than="live", margin=margin), name="gate"
+    )
+
+
+def test_a_comparison_with_live_is_not_applicable_at_a_first_release(a_spec: MakeSpec) -> None:
+    verdicts = judged(a_spec(gates=[no_worse("brier")]), a_holdout())
+    assert verdicts["gate"].grade is Grade.NOT_APPLICABLE
+    assert gates.refusal(tuple(verdicts.values())) == ""
+
+
+@pytest.mark.parametrize("metric", ["brier", "log_loss", "roc_auc", "accuracy"])
+def test_a_candidate_worse_than_live_is_refused_whatever_way_the_metric_runs(a_spec: MakeSpec, metric: str) -> None:
+    holdout = a_holdout(noise=0.9)
+    spec = a_spec(gates=[no_worse(metric)])
+    better = judged(spec, holdout.with_columns(live="linear"))["gate"]
+    worse = judged(spec, holdout.with_columns(live="candidate", candidate="linear"))["gate"]
+    assert (better.grade, worse.grade) == (Grade.PASS, Grade.FAIL)
+    assert better.reading.value == pytest.approx(-(worse.reading.value or 0.0))
+    assert (worse.reading.value or 0.0) > 0
+
+
+def test_up_to_the_margin_worse_is_accepted(a_spec: MakeSpec) -> None:
+    holdout = a_holdout().with_columns(live="candidate", candidate="linear", linear=pl.lit(0.5))
+    worse = judged(a_spec(gates=[no_worse("brier")]), holdout)["gate"].reading.value
+    assert worse is not None
+    assert judged(a_spec(gates=[no_worse("brier", worse + 1e-6)]), holdout)["gate"].grade is Grade.PASS
+    assert judged(a_spec(gates=[no_worse("brier", worse - 1e-6)]), holdout)["gate"].grade is Grade.FAIL
+
+
+def test_the_comparison_is_the_difference_on_the_same_labelled_rows(a_spec: MakeSpec) -> None:
+    holdout = a_holdout().with_columns(label=pl.when(pl.int_range(pl.len()) % 3 > 0).then("label"))
+    window = a_window(a_spec(), holdout)
+    rows = holdout.filter(pl.col("label").is_not_null())
+    y, a, b = (rows[name].to_numpy() for name in ("label", "candidate", "linear"))
+    worse, low, high, count = gates.compare(TASK, window, "brier", "probability", "linear")
+    assert (worse, count) == (pytest.approx(((a - y) ** 2).mean() - ((b - y) ** 2).mean()), rows.height)
+    assert low < worse < high
+    worse, low, high, _ = gates.compare(TASK, window, "roc_auc", "probability", "linear")
+    assert worse == pytest.approx(roc_auc(y, b) - roc_auc(y, a))
+    assert low < worse < high
+
+
+def test_without_labels_nothing_is_compared_and_the_candidate_is_refused(a_spec: MakeSpec) -> None:
+    holdout = a_holdout().with_columns(label=pl.lit(None, pl.Float64), live="linear")
+    verdicts = judged(a_spec(gates=[no_worse("brier")]), holdout)
+    assert verdicts["gate"].grade is Grade.UNKNOWN
+    assert gates.refusal(tuple(verdicts.values())) != ""
+
+
+def test_the_holdout_is_cut_into_days_of_the_systems_time_zone(a_spec: MakeSpec) -> None:
+    window = a_window(a_spec(timezone="America/New_York"), a_holdout(days=2))
+    assert [block.day.isoformat() for block in window.blocks] == ["2013-03-31", "2013-04-01", "2013-04-02"]
+    assert sum(block.rows().height for block in window.blocks) == 120
+
+
+# Train-serve skew
+
+
+def skewed(spec: MakeSpec, trained: pl.DataFrame, served: pl.DataFrame) -> list[Verdict]:
+    gate = Gate(check="drift", limit=Limit(at_most=0.2), name="skew")
+    with_gate = spec(gates=[gate])
+    return [v for v in gates.judge(with_gate, TASK, a_window(with_gate, trained), served) if v.monitor == "skew"]
+
+
+def served_rows(holdout: pl.DataFrame) -> pl.DataFrame:
+    return holdout.select("key", "x", "y")
+
+
+def test_rows_trained_on_as_they_were_served_are_at_no_distance(a_spec: MakeSpec) -> None:
+    verdicts = skewed(a_spec, a_holdout(), served_rows(a_holdout()))
+    assert {v.reading.subject: v.grade for v in verdicts} == {"x": Grade.PASS, "y": Grade.PASS}
+    assert all(abs(v.reading.value or 0.0) < 1e-9 for v in verdicts)
+
+
+def test_columns_that_were_swapped_on_the_way_to_training_refuse_and_are_both_named(a_spec: MakeSpec) -> None:
+    swapped = a_holdout().with_columns(x="y", y="x")
+    verdicts = skewed(a_spec, swapped, served_rows(a_holdout()))
+    assert {v.reading.subject: v.grade for v in verdicts} == {"x": Grade.FAIL, "y": Grade.FAIL}
+    said = gates.refusal(verdicts)
+    assert "x psi" in said
+    assert "y psi" in said
+
+
+def test_only_rows_that_were_answered_are_compared(a_spec: MakeSpec) -> None:
+    holdout = a_holdout()
+    later = holdout.with_columns(x=pl.when(pl.int_range(pl.len()) < 240).then("x").otherwise(99.0))
+    verdicts = skewed(a_spec, later, served_rows(holdout.head(240)))
+    assert {v.grade for v in verdicts} == {Grade.PASS}
+
+
+def test_without_answers_to_these_rows_skew_is_not_applicable(a_spec: MakeSpec) -> None:
+    others = served_rows(a_holdout()).with_columns(key=pl.lit("other"))
+    for served in (NOTHING, others, served_rows(a_holdout()).clear()):
+        [verdict] = skewed(a_spec, a_holdout(), served)
+        assert verdict.grade is Grade.NOT_APPLICABLE
+
+
+def test_a_column_that_is_missing_on_both_sides_is_skipped(a_spec: MakeSpec) -> None:
+    empty = a_holdout().with_columns(y=pl.lit(None, pl.Float64))
+    [verdict] = skewed(a_spec, empty, served_rows(empty))
+    assert (verdict.reading.subject, verdict.grade) == ("x", Grade.PASS)
+
+
+def test_a_column_that_is_missing_on_one_side_refuses(a_spec: MakeSpec) -> None:
+    empty = a_holdout().with_columns(y=pl.lit(None, pl.Float64))
+    for trained, served in ((empty, a_holdout()), (a_holdout(), empty)):
+        verdicts = skewed(a_spec, trained, served_rows(served))
+        assert gates.refusal(verdicts) != ""
+
+
+def test_a_column_that_is_new_in_the_file_was_never_answered_with_and_is_not_compared(a_spec: MakeSpec) -> None:
+    [verdict] = skewed(a_spec, a_holdout(), served_rows(a_holdout()).drop("y"))
+    assert (verdict.reading.subject, verdict.grade) == ("x", Grade.PASS)

@@ -1,0 +1,179 @@
+"""Incidents: one per cause, opened by a failure, closed by a pass, moved by nothing in between."""
+
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from holdfast.core.evidence import Grade, Reading, Verdict
+from holdfast.core.protocols import Transaction
+from holdfast.core.records import Incident
+from holdfast.engines.memory import MemoryCatalog
+from holdfast.errors import NotFound
+from holdfast.flow import incidents
+from holdfast.flow.incidents import OPEN
+from holdfast.testing import START, refused
+
+GROUPS = {"temp": "weather", "wind": "weather", "weather": "weather", "load": "orders", "orders": "orders"}
+PASS, WARN, FAIL, UNKNOWN = Grade.PASS, Grade.WARN, Grade.FAIL, Grade.UNKNOWN
+Graded = Callable[..., Verdict]
+
+
+def seen(tx: Transaction, verdicts: Sequence[Verdict], day: int = 0) -> list[Incident]:
+    ordered = sorted(verdicts, key=lambda verdict: [FAIL, WARN, UNKNOWN, PASS].index(verdict.grade))
+    return incidents.observe(tx, "orders", "drift", ordered, GROUPS, START + timedelta(days=day))
+
+
+def open_now(tx: Transaction) -> list[Incident]:
+    return tx.find(Incident, "orders", state=OPEN)
+
+
+def test_a_failure_opens_an_incident_with_its_cause_and_verdict(tx: Transaction, graded: Graded) -> None:
+    [incident] = seen(tx, [graded(FAIL, "temp")])
+    assert (incident.id, incident.cause, incident.subject) == ("inc-1", "drift:weather", "temp")
+    assert (incident.state, incident.opened_at, incident.last.why) == ("open", START, "temp fail")
+
+
+def test_a_failure_about_the_whole_window_is_named_after_its_check(tx: Transaction, graded: Graded) -> None:
+    [incident] = seen(tx, [graded(FAIL)])
+    assert incident.cause == "drift"
+
+
+def test_a_cause_that_lasts_stays_one_incident(tx: Transaction, graded: Graded) -> None:
+    for day in range(3):
+        [incident] = seen(tx, [graded(FAIL, "temp")], day)
+    assert tx.find(Incident) == [incident]
+    assert (incident.seen, incident.last_at) == (3, START + timedelta(days=2))
+
+
+def test_several_columns_of_one_feed_are_one_incident(tx: Transaction, graded: Graded) -> None:
+    seen(tx, [graded(FAIL, "temp"), graded(FAIL, "wind"), graded(PASS, "load")])
+    [incident] = seen(tx, [graded(FAIL, "wind"), graded(PASS, "load"), graded(PASS, "temp")], 1)
+    assert tx.find(Incident) == [incident]
+    assert (incident.subject, incident.also, incident.last.why) == ("temp", ("wind",), "wind fail")
+
+
+def test_an_alarm_on_two_feeds_opens_one_incident_named_after_the_worst(tx: Transaction, graded: Graded) -> None:
+    both = [graded(FAIL, "temp"), graded(FAIL, "load")]
+    [incident] = seen(tx, both)
+    assert (incident.cause, incident.also) == ("drift:weather", ("load",))
+    [same] = seen(tx, both, 1)
+    assert same.id == incident.id
+    [same] = seen(tx, [graded(FAIL, "load"), graded(PASS, "temp")], 2)
+    assert same.id == incident.id
+    assert seen(tx, [graded(PASS, "load"), graded(PASS, "temp")], 3) == []
+    assert open_now(tx) == []
+
+
+def test_what_fails_in_another_feed_while_one_is_open_is_a_cause_of_its_own(tx: Transaction, graded: Graded) -> None:
+    seen(tx, [graded(FAIL, "temp"), graded(PASS, "load")])
+    touched = seen(tx, [graded(FAIL, "temp"), graded(FAIL, "load")], 1)
+    assert [incident.cause for incident in touched] == ["drift:weather", "drift:orders"]
+
+
+def test_what_belongs_to_no_feed_is_a_cause_of_its_own(tx: Transaction, graded: Graded) -> None:
+    seen(tx, [graded(FAIL, "traffic"), graded(PASS, "labels")])
+    seen(tx, [graded(PASS, "traffic"), graded(FAIL, "labels")], 1)
+    assert [(i.cause, i.state) for i in tx.find(Incident)] == [("drift:traffic", "closed"), ("drift:labels", "open")]
+
+
+def test_the_whole_window_and_its_parts_are_one_cause(tx: Transaction, graded: Graded) -> None:
+    [first] = seen(tx, [graded(FAIL, "bias"), graded(FAIL)])
+    [second] = seen(tx, [graded(FAIL), graded(PASS, "bias")], 1)
+    assert second.id == first.id
+    assert seen(tx, [graded(PASS), graded(PASS, "bias")], 2) == []
+    assert open_now(tx) == []
+
+
+def test_a_warning_neither_opens_nor_closes(tx: Transaction, graded: Graded) -> None:
+    assert seen(tx, [graded(WARN, "temp")]) == []
+    seen(tx, [graded(FAIL, "temp")], 1)
+    assert seen(tx, [graded(WARN, "temp"), graded(PASS, "wind")], 2) == []
+    [incident] = open_now(tx)
+    assert incident.last_at == START + timedelta(days=1)
+
+
+def test_unknown_neither_opens_nor_closes(tx: Transaction, graded: Graded) -> None:
+    assert seen(tx, [graded(UNKNOWN, "temp")]) == []
+    seen(tx, [graded(FAIL, "temp")], 1)
+    seen(tx, [graded(UNKNOWN, "temp")], 2)
+    seen(tx, [graded(UNKNOWN, "temp"), graded(PASS, "load"), graded(PASS, "wind")], 3)
+    seen(tx, [], 4)
+    assert len(open_now(tx)) == 1
+
+
+def test_it_closes_by_itself_when_its_check_passes_again(tx: Transaction, graded: Graded) -> None:
+    seen(tx, [graded(FAIL, "temp")])
+    assert seen(tx, [graded(PASS, "temp"), graded(UNKNOWN, "load")], 1) == []
+    [incident] = tx.find(Incident)
+    assert (incident.state, incident.closed_at) == ("closed", START + timedelta(days=1))
+    assert incident.actions[-1].why == "the check passes again"
+    [again] = seen(tx, [graded(FAIL, "temp")], 2)
+    assert again.id == "inc-2"
+
+
+def test_an_incident_about_what_is_no_longer_watched_closes(tx: Transaction, graded: Graded) -> None:
+    seen(tx, [graded(FAIL, "monitor gone")])
+    seen(tx, [graded(PASS, "load")], 1)
+    assert open_now(tx) == []
+
+
+def test_another_monitor_of_the_same_check_has_its_own_incidents(tx: Transaction, graded: Graded) -> None:
+    seen(tx, [graded(FAIL, "temp", monitor="daily")])
+    seen(tx, [graded(PASS, "temp", monitor="weekly")])
+    seen(tx, [graded(FAIL, "temp", monitor="weekly")])
+    assert [incident.first.monitor for incident in open_now(tx)] == ["daily", "weekly"]
+
+
+def test_an_acknowledged_incident_goes_on_and_closes_as_an_open_one(tx: Transaction, graded: Graded) -> None:
+    seen(tx, [graded(FAIL, "temp")])
+    incidents.acknowledge(tx, "orders", "inc-1", "me", START)
+    [incident] = seen(tx, [graded(FAIL, "temp")], 1)
+    assert (incident.state, incident.seen, incident.actions[0].by) == ("acknowledged", 2, "me")
+    seen(tx, [graded(PASS, "temp")], 2)
+    with refused(NotFound, "no open incident 'inc-1'"):
+        incidents.acknowledge(tx, "orders", "inc-1", "me", START)
+
+
+def test_what_was_done_stands_in_the_record(tx: Transaction, graded: Graded) -> None:
+    [incident] = seen(tx, [graded(FAIL, "temp")])
+    incidents.note(tx, incident, "notify", "people were told", START)
+    incidents.note(tx, incident, "retrain", "training submitted", START)
+    [kept] = tx.find(Incident)
+    assert [move.to for move in kept.actions] == ["notify", "retrain"]
+
+
+SUBJECTS = ("temp", "wind", "load", "traffic", "")
+EVALUATIONS = st.lists(
+    st.dictionaries(st.sampled_from(SUBJECTS), st.sampled_from([PASS, WARN, FAIL, UNKNOWN]), max_size=5), max_size=12
+)
+
+
+def _causes_of(incident: Incident) -> set[str]:
+    return {GROUPS.get(subject) or subject for subject in (incident.subject, *incident.also)}
+
+
+@given(EVALUATIONS)
+def test_whatever_comes_a_cause_has_at_most_one_open_incident_and_each_ends_after_it_began(
+    evaluations: list[dict[str, Grade]],
+) -> None:
+    with MemoryCatalog().begin() as tx:
+        for day, grades in enumerate(evaluations):
+            before = {incident.id for incident in open_now(tx)}
+            verdicts = [
+                Verdict(grade=grade, check="drift", reading=Reading(name="psi", value=1.0, subject=subject), why="")
+                for subject, grade in grades.items()
+            ]
+            seen(tx, verdicts, day)
+            causes = [cause for incident in open_now(tx) for cause in _causes_of(incident)]
+            assert len(causes) == len(set(causes))
+            after = {incident.id for incident in open_now(tx)}
+            assert len(after - before) <= (FAIL in grades.values())
+            assert PASS in grades.values() or not before - after
+        for incident in tx.find(Incident):
+            if incident.state == "closed":
+                assert incident.closed_at is not None
+                assert incident.closed_at > incident.opened_at
+            else:
+                assert (incident.state, incident.closed_at) == ("open", None)

@@ -1,0 +1,296 @@
+"""Monitors: when they are due, how they share the budget, what they remember, and which days they see."""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from typing import Any, ClassVar
+
+import msgspec
+import pytest
+
+from holdfast.core import kinds
+from holdfast.core.evidence import Block, Grade, Limit, Reading, Role, Window
+from holdfast.core.protocols import Transaction
+from holdfast.core.records import Mark
+from holdfast.core.spec import Monitor, SystemSpec
+from holdfast.engines.memory import MemoryLake
+from holdfast.flow.monitors import RECENT_DAYS, Monitoring, Reference
+from holdfast.flow.predictions import LivePredictions
+from holdfast.tasks.classification import Classification
+from holdfast.testing import START
+
+DAY = timedelta(days=1)
+FIRST = START.date()
+MakeSpec = Callable[..., SystemSpec]
+
+
+class Mean(msgspec.Struct, frozen=True, kw_only=True):
+    """The mean answer; fails above 0.5, or where the recent days are far from it."""
+
+    needs: ClassVar[frozenset[Role]] = frozenset({Role.OUTPUT})
+    facts: ClassVar[frozenset[str]] = frozenset()
+    evidence: ClassVar[str] = "stated"
+    against: ClassVar[str] = "nothing"
+
+    def measure(self, window: Window, baseline: Window | None) -> Sequence[Reading]:
+        days = ",".join(str((block.day - FIRST).days) for block in window.blocks)
+        mean = window.rows()["probability"].mean() if window.rows().height else None
+        return [Reading(name="mean", value=mean, rows=window.rows().height, note=days)]  # type: ignore[arg-type]
+
+    def grade(self, reading: Reading) -> tuple[Grade, str]:
+        return (Grade.FAIL, "") if (reading.value or 0) > 0.5 else (Grade.PASS, "")
+
+
+class Jump(Mean, frozen=True, kw_only=True):
+    """How far the mean answer is from that of the recent days."""
+
+    against: ClassVar[str] = "recent"
+
+    def measure(self, window: Window, baseline: Window | None) -> Sequence[Reading]:
+        assert baseline is not None
+        assert not set(window.blocks) & set(baseline.blocks)
+        days = [block.rows()["probability"].mean() for block in baseline.blocks if block.rows().height]
+        if len(days) < 3:
+            return [Reading(name="jump", value=None, note=f"{len(days)} days are too few")]
+        usual = sum(days) / len(days)  # type: ignore[arg-type]
+        return [Reading(name="jump", value=abs(window.rows()["probability"].mean() - usual) + 0.4)]  # type: ignore
+
+
+class Compared(Mean, frozen=True, kw_only=True):
+    """Judged among windows of history."""
+
+    evidence: ClassVar[str] = "window"
+    against: ClassVar[str] = "reference"
+
+    def measure(self, window: Window, baseline: Window | None) -> Sequence[Reading]:
+        assert baseline is not None
+        return [Reading(name="mean", value=window.rows()["probability"].mean(), subject="x")]  # type: ignore[arg-type]
+
+
+class Loss(Mean, frozen=True, kw_only=True):
+    """The Brier score as a stream; `seen` are the days it was asked about, in order."""
+
+    needs: ClassVar[frozenset[Role]] = frozenset({Role.OUTPUT, Role.LABEL})
+    evidence: ClassVar[str] = "stream"
+    seen: ClassVar[list[int]] = []
+
+    def measure(self, window: Window, baseline: Window | None) -> Sequence[Reading]:
+        self.seen.extend((block.day - FIRST).days for block in window.blocks)
+        rows = window.rows().drop_nulls("label")
+        if rows.is_empty():
+            return [Reading(name="brier", value=None, note="no labelled row")]
+        return [Reading(name="brier", value=float(((rows["probability"] - rows["label"]) ** 2).mean()))]  # type: ignore
+
+
+FAKES = {"mean": Mean, "jump": Jump, "compared": Compared, "loss": Loss}
+
+
+@pytest.fixture(autouse=True)
+def _fakes(monkeypatch: pytest.MonkeyPatch) -> None:
+    load = kinds.load
+    monkeypatch.setattr(kinds, "load", lambda group, name: FAKES.get(name) or load(group, name))
+    Loss.seen.clear()
+
+
+def a_reference(version: str = "1", promised: float = 0.2, days: int = 0, lake: LivePredictions | None = None) -> Any:
+    blocks: tuple[Block, ...] = ()
+    if lake is not None:
+        blocks = tuple(lake.labelled_block(FIRST + day * DAY) for day in range(days))
+    return Reference(version=version, blocks=blocks, facts={"edges": {}}, promised={"brier": promised})
+
+
+class Watch:
+    """A monitoring over a lake, evaluated at the end of days."""
+
+    def __init__(self, spec: SystemSpec, lake: MemoryLake, tx: Transaction) -> None:
+        self.spec, self.tx = spec, tx
+        self.live = LivePredictions(spec, lake, "probability")
+        self.monitoring = Monitoring(spec, Classification(), self.live)
+
+    def at(self, day: int, reference: Reference | None = None, monitor: int = 0) -> list[Any]:
+        """Verdicts of one monitor at the very end of a day, `day` days after START."""
+        now = START + (day + 1) * DAY
+        return list(self.monitoring.run(self.tx, self.spec.monitors[monitor], reference or a_reference(), {}, now))
+
+    def memory(self, monitor: int = 0) -> Mapping[str, Any]:
+        mark = self.tx.get(Mark, "orders", f"monitor/{self.spec.monitors[monitor].name}")
+        assert mark is not None
+        return mark.memory
+
+
+@pytest.fixture
+def watch(a_spec: MakeSpec, lake: MemoryLake, tx: Transaction) -> Callable[..., Watch]:
+    def make(*monitors: Monitor, **changes: Any) -> Watch:
+        return Watch(a_spec(monitors=monitors, **changes), lake, tx)
+
+    return make
+
+
+MEAN = Monitor(check="mean", name="mean")
+LOSS = Monitor(check="loss", name="loss")
+JUMP = Monitor(check="jump", name="jump")
+
+
+# When
+
+
+def test_a_monitor_is_due_first_after_its_time_since_going_live_then_since_its_last_run(watch) -> None:
+    daily, weekly = Monitor(check="mean", name="daily"), Monitor(check="mean", name="weekly", every=7 * DAY)
+    watching = watch(daily, weekly)
+
+    def due(days: float) -> list[str]:
+        return [m.name for m in watching.monitoring.due(watching.tx, START + days * DAY, START)]
+
+    assert (due(0.9), due(1), due(7)) == ([], ["daily"], ["daily", "weekly"])
+    watching.at(6, monitor=0)
+    watching.at(6, monitor=1)
+    assert (due(7.9), due(8), due(14)) == ([], ["daily"], ["daily", "weekly"])
+
+
+def test_what_ran_last_can_be_told(watch) -> None:
+    watching = watch(MEAN, Monitor(check="mean", name="never", every=7 * DAY))
+    watching.at(0)
+    runs = watching.monitoring.last_runs(watching.tx)
+    assert runs == {"mean": (START + DAY, DAY), "never": (None, 7 * DAY)}
+
+
+# The budget
+
+
+@pytest.mark.parametrize("false_alarms", [0.5, 1.0, 4.0])
+def test_the_calibrated_monitors_together_stay_within_the_budget(watch, false_alarms: float) -> None:
+    monitors = [
+        Monitor(check="compared", name="daily"),
+        Monitor(check="compared", name="weekly", every=7 * DAY, window=7 * DAY),
+        Monitor(check="loss", name="rarely", every=7 * DAY),
+        Monitor(check="loss", name="stated", limit=Limit(at_most=1.0)),
+        Monitor(check="mean", name="mean"),
+    ]
+    monitoring = watch(*monitors, false_alarms=false_alarms).monitoring
+    levels = {monitor.name: monitoring.level(monitor) for monitor in monitors[:3]}
+    looks = {"daily": 30, "weekly": 30 / 7, "rarely": 30}  # a stream is judged on every day, whenever it runs
+    assert sum(looks[name] * level for name, level in levels.items()) == pytest.approx(false_alarms)
+    assert levels["daily"] == pytest.approx(false_alarms / 90)
+
+
+def test_no_level_is_above_a_half(watch) -> None:
+    monitoring = watch(Monitor(check="compared", name="c", every=30 * DAY), false_alarms=50.0).monitoring
+    assert monitoring.level(Monitor(check="compared", name="c", every=30 * DAY)) == 0.5
+
+
+def test_a_window_is_judged_among_the_disjoint_windows_of_its_version(watch, traffic) -> None:
+    watching = watch(Monitor(check="compared", name="c"), false_alarms=3.0)
+    for day in range(21):
+        traffic.day(day, [0.3 + 0.001 * (day % 10), 0.3], [0.0, 1.0])
+    reference = a_reference(days=20, lake=watching.live)
+    [usual] = watching.at(20, reference)
+    assert (usual.grade, usual.calibrated) == (Grade.PASS, True)
+    traffic.day(21, [0.9, 0.9], [0.0, 1.0])
+    [unusual] = watching.at(21, reference)
+    assert (unusual.grade, unusual.p_value) == (Grade.FAIL, pytest.approx(1 / 21))
+
+
+def test_a_stated_limit_takes_the_place_of_calibration(watch, traffic) -> None:
+    watching = watch(
+        Monitor(check="compared", name="c", limit=Limit(at_most=0.4)),
+        Monitor(check="loss", name="l", limit=Limit(at_most=0.1)),
+    )
+    traffic.day(0, [0.9], [0.0])
+    traffic.day(1, [0.9], [0.0])
+    assert [watching.at(1, monitor=i)[0].grade for i in (0, 1)] == [Grade.FAIL, Grade.FAIL]
+
+
+# Which days
+
+
+def test_a_window_ends_with_the_newest_complete_day_and_a_labelled_one_with_the_newest_mature(watch, traffic) -> None:
+    watching = watch(
+        Monitor(check="mean", name="mean", window=3 * DAY),
+        Monitor(check="loss", name="loss", window=2 * DAY, limit=Limit(at_most=1.0)),
+    )
+    for day in range(6):
+        traffic.day(day, [0.3], [0.0])
+    assert watching.at(5)[0].reading.note == "3,4,5"
+    watching.at(5, monitor=1)
+    assert Loss.seen == [3, 4]
+
+
+def test_days_on_which_a_check_failed_are_left_out_of_its_recent_days(watch, traffic) -> None:
+    watching = watch(JUMP)
+    answers = [0.2] * 8 + [0.9] * 4
+    for day, answer in enumerate(answers):
+        traffic.day(day, [answer] * 2, [0.0, 1.0])
+    grades = [watching.at(day)[0].grade for day in range(len(answers))]
+    assert grades == [Grade.UNKNOWN] * 3 + [Grade.PASS] * 5 + [Grade.FAIL] * 4
+    assert watching.memory()["bad_days"] == [(FIRST + day * DAY).isoformat() for day in range(8, 12)]
+
+
+def test_a_change_that_lasts_becomes_normal(watch, traffic) -> None:
+    watching = watch(JUMP)
+    grades = []
+    for day in range(40):
+        traffic.day(day, [0.2 if day < 6 else 0.9] * 2, [0.0, 1.0])
+        grades.append(watching.at(day)[0].grade)
+    lasted = [day for day, grade in enumerate(grades) if grade is Grade.FAIL]
+    assert lasted[0] == 6
+    assert len(lasted) <= RECENT_DAYS
+    assert set(grades[6 + RECENT_DAYS + 4 :]) == {Grade.PASS}
+
+
+# Streams
+
+
+def test_a_stream_folds_every_mature_day_once_in_order_even_after_a_pause(watch, traffic) -> None:
+    watching = watch(LOSS)
+    for day in range(12):
+        traffic.day(day, [0.3, 0.3], [0.0, 1.0])
+    for day in (3, 4, 4, 9, 11):
+        watching.at(day)
+    assert Loss.seen == [2, 3, 4, 5, 6, 7, 8, 9, 10]
+    assert watching.memory()["through"] == (FIRST + 10 * DAY).isoformat()
+
+
+def test_pauses_change_nothing_in_what_is_remembered(watch, traffic, a_spec: MakeSpec, lake: MemoryLake) -> None:
+    daily = watch(LOSS, Monitor(check="loss", name="seldom"))
+    for day in range(12):
+        traffic.day(day, [0.1 * (day % 9)], [1.0])
+        daily.at(day)
+        if day in (1, 11):
+            daily.at(day, monitor=1)
+    assert daily.memory(1)["state"] == daily.memory(0)["state"]
+
+
+def test_an_alarm_within_a_pause_is_not_lost(watch, traffic) -> None:
+    watching = watch(LOSS, false_alarms=15.0)
+    for day in range(20):
+        traffic.day(day, [0.99 if 2 <= day < 8 else 0.01], [0.0])
+    watching.at(1)
+    [verdict] = watching.at(19)
+    assert verdict.grade is Grade.FAIL
+    assert watching.at(20)[0].grade is not Grade.FAIL
+
+
+def test_a_new_version_begins_without_memory_and_answers_for_itself_only(watch, traffic) -> None:
+    watching = watch(LOSS)
+    for day in range(6):
+        traffic.day(day, [0.9, 0.9], [0.0, 0.0], version="1")
+        watching.at(day, a_reference("1"))
+    assert max(watching.memory()["state"]) > 1
+    [verdict] = watching.at(5, a_reference("2"))
+    assert (verdict.grade, verdict.why) == (Grade.UNKNOWN, "the window is empty")
+    assert watching.memory() == {"version": "2", "through": (FIRST + 4 * DAY).isoformat()}
+    traffic.day(6, [0.9], [0.0], version="1")
+    traffic.day(6, [0.1], [0.0], version="2")
+    [verdict] = watching.at(7, a_reference("2"))
+    assert (verdict.grade, verdict.reading.value) == (Grade.PASS, pytest.approx(0.01))
+
+
+def test_a_loss_that_was_never_promised_is_unknown(watch, traffic) -> None:
+    watching = watch(LOSS)
+    traffic.day(0, [0.9], [0.0])
+    reference = Reference(version="1", blocks=(), facts={}, promised={})
+    assert watching.at(1, reference)[0].grade is Grade.UNKNOWN
+
+
+def test_verdicts_carry_the_time_of_their_evaluation(watch, traffic) -> None:
+    traffic.day(0, [0.3], [0.0])
+    assert watch(MEAN).at(0)[0].at == START + DAY

@@ -1,0 +1,101 @@
+"""The reference of a version: what it was made from, answered only where it had not been fitted."""
+
+import math
+from collections.abc import Callable
+from datetime import timedelta
+
+import numpy as np
+import polars as pl
+import pytest
+
+from holdfast.core.signature import Signature
+from holdfast.core.spec import SystemSpec
+from holdfast.flow.monitors import Reference
+from holdfast.flow.reference import REFERENCE_DAYS, make_reference, promised_losses
+from holdfast.stats.bootstrap import block_bootstrap_mean
+from holdfast.tasks.classification import Classification
+from holdfast.testing import START
+
+MakeSpec = Callable[..., SystemSpec]
+TASK = Classification()
+
+
+def rows_of(days: int, first: int = 0, rows: int = 20, seed: int = 0) -> pl.DataFrame:
+    rng = np.random.default_rng(seed)
+    n = days * rows
+    return pl.DataFrame(
+        {
+            "key": [f"k{first * rows + i}" for i in range(n)],
+            "event_at": [START + timedelta(days=first + i // rows, hours=i % rows) for i in range(n)],
+            "x": rng.normal(size=n),
+            "y": rng.normal(size=n),
+            "label": (rng.random(n) < 0.4).astype(np.float64),
+        }
+    )
+
+
+def scored(days: int, first: int = 0, answer: float = 0.4) -> pl.DataFrame:
+    return rows_of(days, first).with_columns(candidate=pl.lit(answer))
+
+
+def a_reference(spec: SystemSpec, rows: pl.DataFrame, holdout: pl.DataFrame) -> Reference:
+    signature = Signature(columns=tuple(spec.data.columns.values()), task="classification", output="probability")
+    return make_reference(spec, TASK, "3", signature, rows, holdout, ())
+
+
+def test_rows_that_were_fitted_carry_no_answer(a_spec: MakeSpec) -> None:
+    made = a_reference(a_spec(), pl.concat([rows_of(6), rows_of(4, 6)]), scored(4, 6))
+    assert [block.rows()["probability"].count() for block in made.blocks] == [0] * 6 + [20] * 4
+    assert made.version == "3"
+
+
+def test_its_days_are_those_of_the_time_zone_in_order(a_spec: MakeSpec) -> None:
+    shuffled = rows_of(5).sample(fraction=1.0, shuffle=True, seed=1)
+    made = a_reference(a_spec(timezone="America/New_York"), shuffled, scored(2, 3))
+    days = [block.day for block in made.blocks]
+    assert days == sorted(days)
+    assert (len(days), days[0]) == (6, (START - timedelta(days=1)).date())
+
+
+def test_only_the_newest_days_are_kept(a_spec: MakeSpec) -> None:
+    made = a_reference(a_spec(), rows_of(REFERENCE_DAYS + 9, rows=1), scored(3, REFERENCE_DAYS + 6))
+    assert len(made.blocks) == REFERENCE_DAYS
+
+
+def test_every_column_and_the_answer_have_edges(a_spec: MakeSpec) -> None:
+    made = a_reference(a_spec(), rows_of(8), scored(4, 4))
+    assert set(made.facts["edges"]) == {"x", "y", "probability"}
+    assert made.facts["signature"].output == "probability"
+
+
+def test_a_loss_is_promised_up_to_the_end_of_its_interval_over_the_holdout(a_spec: MakeSpec) -> None:
+    holdout = scored(14)
+    daily = [((block["label"] - 0.4) ** 2).mean() for _, block in holdout.group_by("event_at", maintain_order=True)]
+    by_day = np.array(daily).reshape(14, 20).mean(axis=1)
+    _, high = block_bootstrap_mean(by_day, np.full(14, 20.0), confidence=0.9, seed=0)
+    promised = promised_losses(a_spec(), TASK, holdout)
+    assert promised["brier"] == pytest.approx(high)
+    assert promised["brier"] > by_day.mean()
+    assert set(promised) == set(TASK.losses)
+
+
+def test_the_worst_fold_is_promised_where_that_is_higher(a_spec: MakeSpec) -> None:
+    holdout = scored(14)
+    alone = promised_losses(a_spec(), TASK, holdout)["brier"]
+    folds = ({"brier": alone + 0.1, "log_loss": math.nan}, {"brier": 0.01})
+    promised = promised_losses(a_spec(), TASK, holdout, folds)
+    assert promised["brier"] == alone + 0.1
+    assert promised["log_loss"] == promised_losses(a_spec(), TASK, holdout)["log_loss"]
+    assert promised_losses(a_spec(), TASK, holdout, ({"brier": 0.01},))["brier"] == alone
+
+
+def test_a_holdout_of_one_day_promises_what_the_folds_show_or_nothing(a_spec: MakeSpec) -> None:
+    assert promised_losses(a_spec(), TASK, scored(1), ({"brier": 0.3},))["brier"] == 0.3
+    assert math.isnan(promised_losses(a_spec(), TASK, scored(1))["brier"])
+
+
+def test_rows_without_a_label_promise_nothing(a_spec: MakeSpec) -> None:
+    holdout = scored(14)
+    cut = pl.int_range(pl.len()) % 2 == 0
+    half = holdout.with_columns(label=pl.when(cut).then("label"))
+    assert promised_losses(a_spec(), TASK, half) == promised_losses(a_spec(), TASK, holdout.filter(cut))
