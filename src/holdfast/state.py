@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -63,6 +64,21 @@ class State:
         return RoutedVersion(
             version=version.id, artifact=version.artifact, directory=str(directory), bundle=str(bundle)
         )
+
+    def mend(self, version: Version) -> bool:
+        """Unpack a version's artifact anew from the blobs where the files on disk are not what was signed.
+
+        Returns whether that was needed. Raises Tampered when the stored blob is not whole either.
+        """
+        routed = self.unpacked(version)
+        try:
+            self.load_model(routed)
+        except ArtifactError:
+            shutil.rmtree(routed.directory, ignore_errors=True)
+            Path(routed.bundle).unlink(missing_ok=True)
+            self.load_model(self.unpacked(version))
+            return True
+        return False
 
     def model(self, version: Version) -> Model:
         """A version's model, verified when it is loaded. Raises Tampered."""

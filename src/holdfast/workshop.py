@@ -162,7 +162,9 @@ class Workshop:
                 commit=origin.code,
             )
             tx.put(self._run)
+        before = stopwatch_s()
         self._child = child.start(self._prepare(request, str(job.payload.get("cause", ""))))
+        self.waited_s += stopwatch_s() - before
 
     def _end_runs_of_failed(self, tx: Transaction) -> None:
         """A job that was given up leaves the run of its last attempt behind."""

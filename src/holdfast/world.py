@@ -45,8 +45,8 @@ class World:
         return as_known(known, now)
 
     def rows_between(self, after: datetime, until: datetime) -> pl.DataFrame:
-        """Rows that became known in (after, until]."""
-        start, end = np.searchsorted(self._known_at, [to_us(after), to_us(until)], side="right")
+        """Rows that became known in [after, until)."""
+        start, end = np.searchsorted(self._known_at, [to_us(after), to_us(until)], side="left")
         return self.assembled[int(start) : int(end)]
 
     def labels_between(self, after: datetime, until: datetime) -> pl.DataFrame:

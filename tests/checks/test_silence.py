@@ -124,6 +124,14 @@ def test_missing_values_as_the_promised_history_had_them_pass(judged, day):
     assert judged(half, usual={("missing_share", "wind"): 0.6})["temp"][0] is Grade.FAIL
 
 
+def test_a_column_that_the_promised_history_had_constant_for_a_day_may_be_so_again(judged, day):
+    """A clear day has one visibility, however many rows join it: rows that share a cause are not independent."""
+    clear = day(20).with_columns(wind=pl.lit(10.0))
+    assert judged(clear)["wind"][0] is Grade.FAIL
+    assert judged(clear, usual={("distinct_values", "wind"): 1.0})["wind"][0] is Grade.PASS
+    assert judged(clear, usual={("distinct_values", "temp"): 1.0})["wind"][0] is Grade.FAIL
+
+
 def rare(frame, share, column="carrier", other="ZZ"):
     """A column that is its first value but for a share of its rows."""
     is_other = pl.int_range(pl.len()) < round(share * frame.height)

@@ -1,7 +1,6 @@
 """Rollback with real processes: within a second, also past a hung worker, and never onto a changed model."""
 
 import os
-import shutil
 import signal
 import time
 
@@ -48,17 +47,17 @@ def test_a_hung_worker_is_replaced_and_the_rollback_then_done(tools, deployed):
     assert {up.predict().json()["predictions"][0]["version"] for _ in range(6)} == {"1"}
 
 
-def test_a_changed_model_is_refused_and_the_old_version_serves_on(tools, deployed):
+def test_a_changed_model_is_refused_and_unpacked_anew_while_the_old_version_serves_on(tools, deployed):
     up = tools.up(deployed / "state", deployed / "holdfast.yaml")
     up.answers()
     tamper(up.state, tools.records(up.state, Version)[0])
-    said = tools.holdfast("rollback", "--state", up.state, expect=8).stderr
-    assert "not every worker follows" in said
-    assert "not those that were signed" in said
-    assert up.predict().json()["predictions"][0]["version"] == "2"
     assert tools.json("models", "1", "--state", up.state)["signature"].startswith("does not hold")
-    shutil.rmtree(up.state / "models" / tools.records(up.state, Version)[0].artifact)  # it is unpacked again
+    # The worker refuses it; the keeper may have mended it before the command gives up waiting, or not.
+    said = tools.holdfast("rollback", "--state", up.state, expect=(0, 8))
+    assert said.returncode == 0 or "not those that were signed" in said.stderr
     tools.until(lambda: up.predict().json()["predictions"][0]["version"] == "1", "the restored version")
+    log = tools.json("audit", "log", "--state", up.state)
+    assert "artifact unpacked anew" in {entry["action"] for entry in log}
 
 
 def test_an_open_release_is_what_is_taken_back(tools, deployed):

@@ -5,6 +5,7 @@ from datetime import timedelta
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from holdfast.core.evidence import Grade, Reading, Verdict
 from holdfast.core.protocols import Transaction
@@ -70,6 +71,19 @@ def test_what_fails_in_another_feed_while_one_is_open_is_a_cause_of_its_own(tx: 
     seen(tx, [graded(FAIL, "temp"), graded(PASS, "load")])
     touched = seen(tx, [graded(FAIL, "temp"), graded(FAIL, "load")], 1)
     assert [incident.cause for incident in touched] == ["drift:weather", "drift:orders"]
+
+
+def test_what_was_calibrated_together_is_one_alarm_while_any_of_it_lasts(tx: Transaction, graded: Graded) -> None:
+    def judged(grade: Grade, subject: str) -> Verdict:
+        return replace(graded(grade, subject), p_value=0.5)
+
+    [first] = seen(tx, [judged(FAIL, "temp"), judged(PASS, "load")])
+    for day, grades in enumerate([(FAIL, FAIL), (PASS, FAIL)], 1):
+        [same] = seen(tx, [judged(grade, name) for grade, name in zip(grades, ("temp", "load"), strict=True)], day)
+        assert same.id == first.id
+    assert same.also == ("load",)
+    assert seen(tx, [judged(PASS, "temp"), judged(PASS, "load")], 3) == []
+    assert open_now(tx) == []
 
 
 def test_what_belongs_to_no_feed_is_a_cause_of_its_own(tx: Transaction, graded: Graded) -> None:

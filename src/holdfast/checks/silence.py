@@ -138,7 +138,9 @@ def _columns(
     for k, column in enumerate(columns):
         usable = present[:, k] >= LEAST_ROWS
         before = (present[usable, k], distinct[usable, k], common[usable, k])
-        found = _constant(column, int(now.present[k]), int(now.distinct[k]), *before)
+        found = None
+        if ("distinct_values", column) not in usual:  # a column that was constant for a day before may be so again
+            found = _constant(column, int(now.present[k]), int(now.distinct[k]), *before)
         seen = usual.get(("missing_share", column), 0.0)
         found = found or _missing(column, now.rows, float(now.missing[k]), missing[:, k], seen)
         passes = found.value is not None and found.high is not None and found.value <= found.high

@@ -16,7 +16,7 @@ COMMANDS = {
     "init": ("holdfast.cli.init:init", "Infer a system file from data."),
     "backtest": (
         "holdfast.cli.backtest:backtest",
-        "Play history through the loop: what would each policy have cost and caught?",
+        "Say what each policy would have cost and caught.",
     ),
     "demo": ("holdfast.cli.demo:demo", "Run the whole loop on a year of real flights."),
     "up": ("holdfast.cli.up:up", "Train, serve, watch and put right, until it is told to stop."),
@@ -87,3 +87,7 @@ def main() -> None:
         for line in str(error).splitlines():
             typer.echo(f"error: {line}", err=True)
         sys.exit(error.exit_code)
+    except OSError as error:  # a folder that is not there or not writable, a full disk: the machine's own words
+        where = f"{error.filename}: " if error.filename else ""
+        typer.echo(f"error: {where}{error.strerror or error}; check the path, its permissions and the disk", err=True)
+        sys.exit(1)

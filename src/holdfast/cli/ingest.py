@@ -1,6 +1,9 @@
 """``holdfast ingest``: take in what the feeds have."""
 
+from typing import Annotated
+
 import polars as pl
+import typer
 
 from holdfast.cli.arguments import HERE, STATE, AsJson, StateDirectory, SystemFile
 from holdfast.cli.opened import opened
@@ -9,20 +12,31 @@ from holdfast.cli.person import person
 from holdfast.core.clock import SystemClock
 from holdfast.core.protocols import QUARANTINE
 from holdfast.core.specfile import read_spec
+from holdfast.flow.ingestion import forget
 from holdfast.state import State, put_in_force
 from holdfast.world import LakeFeeds
 
 MOST_REASONS = 5
 
 
-def ingest(file: SystemFile = HERE, state: StateDirectory = STATE, as_json: AsJson = False) -> None:
-    """Put a system file in force and take in what its feeds have that was not taken in before."""
+def ingest(
+    file: SystemFile = HERE,
+    state: StateDirectory = STATE,
+    again: Annotated[bool, typer.Option("--again", help="Read files that were taken in before once more.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Put a system file in force and take in what its feeds have that was not taken in before.
+
+    With --again every file is read once more, for when recorded rows were lost; a row that is there stays one row.
+    """
     spec = read_spec(file)
     now = SystemClock().now()
     with opened(state, make=True) as here:
         text = file.read_text(encoding="utf-8")
         put_in_force(here, spec, path=file.resolve(), text=text, now=now, by=person())
         feeds = LakeFeeds(spec, file.resolve().parent, here.lake, here.catalog)
+        if again:
+            forget(here.catalog, spec)
         taken = feeds.ingest(now).feeds
         bad = [name for name, feed in taken.items() if feed.rows_quarantined]
         reasons = {name: _reasons(here, spec.system, name) for name in bad}

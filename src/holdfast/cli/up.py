@@ -16,8 +16,8 @@ Files = Annotated[
     typer.Argument(metavar="[FILE]...", help="System files to put in force; none: those in force go on."),
 ]
 Host = Annotated[str, typer.Option(help="Address to listen on; everything but loopback can be reached from outside.")]
-Port = Annotated[int, typer.Option(help="Port for predictions and labels; 0 takes a free one.")]
-ConsolePort = Annotated[int, typer.Option(help="Port of console and API; 0 takes a free one.")]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="Port for predictions and labels; 0 takes a free one.")]
+ConsolePort = Annotated[int, typer.Option(min=0, max=65535, help="Port of console and API; 0 takes a free one.")]
 Workers = Annotated[int, typer.Option(help="How many processes answer.")]
 
 

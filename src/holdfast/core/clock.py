@@ -1,9 +1,12 @@
 """The only place that reads the system clock."""
 
+import math
 import os
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
+
+from holdfast.errors import StateError
 
 
 class Clock(Protocol):
@@ -17,15 +20,29 @@ OFFSET = "HOLDFAST_CLOCK_OFFSET_S"
 """Environment variable: seconds that are added to the machine's clock, to rehearse a system on days gone by."""
 
 
+LARGEST_OFFSET_S = 100 * 366 * 86_400
+
+
 class SystemClock:
     """The machine's clock, moved by `HOLDFAST_CLOCK_OFFSET_S` seconds where the environment says so."""
 
     def __init__(self, *, offset_s: float | None = None) -> None:
-        moved_s = float(os.environ.get(OFFSET, "0")) if offset_s is None else offset_s
-        self._offset = timedelta(seconds=moved_s)
+        self._offset = timedelta(seconds=_environment_s() if offset_s is None else offset_s)
 
     def now(self) -> datetime:
         return datetime.now(UTC) + self._offset
+
+
+def _environment_s() -> float:
+    """The offset that the environment names. Raises StateError when it is no number of seconds in sensible reach."""
+    given = os.environ.get(OFFSET) or "0"
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = math.nan
+    if not abs(seconds) <= LARGEST_OFFSET_S:
+        raise StateError(f"{OFFSET} is '{given}'; give seconds, at most a century either way, or unset it")
+    return seconds
 
 
 class ManualClock:

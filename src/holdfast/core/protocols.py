@@ -101,6 +101,8 @@ class Task(Protocol):
     """Name of the model's output, for example ``probability``."""
     losses: tuple[str, ...]
     """Proper losses, the default first; each lower is better."""
+    errors: tuple[str, ...]
+    """Metrics beside the losses that can be watched day by day for a rise; each lower is better."""
 
     def target(self, label: "pl.Series") -> "FloatArray":
         """Labels as float64 (n,), NaN where missing. Raises DataError for a label the task cannot take."""
@@ -116,6 +118,9 @@ class Task(Protocol):
 
     def higher_is_better(self, metric: str) -> bool:
         """Direction of a metric. Raises UnknownKind-like errors with the near miss for a name it has not."""
+
+    def refuses_label(self, value: float) -> str:
+        """What would have been accepted instead of this label; empty when it is one."""
 
     def trivial(self, y: "FloatArray") -> float:
         """The best constant answer for these labels."""

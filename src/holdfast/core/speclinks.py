@@ -17,7 +17,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 RESERVED = frozenset(
     {
-        *("key", "unit", "event_at", "known_at", "predicted_at", "features_known_at", "label", "label_known_at", "day"),
+        *("key", "unit", "event_at", "known_at", "predicted_at", "features_known_at", "label", "label_known_at"),
         *("version", "stage", "release", "latency_ms", "outside", "request_id", "prediction_id"),
         *("candidate", "live", "linear", "trivial"),
     }

@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from holdfast.errors import JobFailed
+from holdfast.errors import HoldfastError, JobFailed
 from holdfast.flow.training import RESULT, TrainingRequest, TrainingResult, read_result, train
 
 FAILURE, LOG = "failure.json", "training.log"
@@ -133,6 +133,8 @@ def _main(request: TrainingRequest, memory_limit_mb: int | None) -> None:
 
 
 def _one_line(error: BaseException, memory_limit_mb: int | None) -> str:
+    if isinstance(error, HoldfastError):
+        return str(error)
     last = traceback.format_exception_only(error)[-1].strip()
     frame = traceback.extract_tb(error.__traceback__)[-1]
     where = f"{last} (at {Path(frame.filename).name}:{frame.lineno})"

@@ -6,7 +6,7 @@ corrects the file; nothing is inferred again later.
 
 import re
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -26,6 +26,7 @@ from holdfast.core.spec import (
     Step,
     SystemSpec,
 )
+from holdfast.core.speclinks import RESERVED
 from holdfast.core.specwords import fill_names
 from holdfast.errors import DataError
 from holdfast.flow.columns import describe
@@ -34,6 +35,8 @@ from holdfast.flow.draftjoins import join_feeds
 from holdfast.flow.joins import assemble
 
 DAY = timedelta(days=1)
+LEAST_UNITS = 30
+"""What sticks to a version in a split needs so many values at least."""
 NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]+")
 MATURE_QUANTILE = 0.995
 """Labels of a day count as complete once this share of all labels has come after such a time."""
@@ -99,7 +102,9 @@ def draft(
             "days are those of UTC, because no time zone was given; a day is the unit of evidence", "data.timezone"
         )
     frames = {name: tables[origin].frame for name, (_, origin) in feeds.items()}
-    own = [column for column in rows.features if column not in (key, unit)]
+    own = [column for column in rows.features if column not in (key, unit, *RESERVED)]
+    for column in sorted(RESERVED.intersection(rows.features) - {key, label_column}):
+        found.note(f"{column} is no feature: Holdfast uses that name itself; rename it in the feed to use it")
     own += [unit] if unit else []
     columns = describe(data, frames, own, label_column, found)
     data = msgspec.structs.replace(data, columns=columns)
@@ -108,24 +113,30 @@ def draft(
     assembled = assemble(data, frames)
     data = msgspec.structs.replace(data, label=_label(data, assembled, found), expect=_expect(data, assembled, found))
     task = _task(assembled["label"], label_column, found)
-    spec = _system(data, system or directory.resolve().name, task, _margin(assembled["label"], task))
+    spec = _system(data, system or _name_of(directory), task, _margin(assembled["label"], task))
     return Draft(spec=spec, notes=tuple(found.notes), comments=found.comments)
+
+
+def _name_of(directory: Path) -> str:
+    """The folder's name, or its parent's where it only says that it holds data."""
+    folder = directory.resolve()
+    return folder.parent.name if folder.name.lower() in ("data", "feeds", "input") else folder.name
 
 
 def _known_by(table: Table, until: datetime) -> Table:
     if table.known_at is None:
         return table
-    known = table.frame.filter(pl.col(table.known_at) <= until)
+    known = table.frame.filter(pl.col(table.known_at) <= until.astimezone(UTC))
     if known.is_empty():
         raise DataError(f"feed '{table.name}' has no row that was known by {until:%Y-%m-%d}; choose a later day")
     return msgspec.structs.replace(table, frame=known)
 
 
 def _unit(rows: Table, key: str, found: Found) -> str | None:
-    """The text column with the most distinct values that repeat."""
+    """The text column with the most distinct values that repeat; with few, a canary's share could not be cut."""
     texts = [name for name in rows.features if name != key and rows.frame[name].dtype == pl.String]
     distinct = {name: rows.frame[name].n_unique() for name in texts}
-    repeating = [name for name in texts if 1 < distinct[name] <= rows.frame.height / 2]
+    repeating = [name for name in texts if LEAST_UNITS <= distinct[name] <= rows.frame.height / 2]
     if not repeating:
         return None
     unit = max(repeating, key=lambda name: distinct[name])

@@ -16,6 +16,8 @@ from holdfast.errors import GateRefused
 from holdfast.flow import evaluation
 from holdfast.stats import bootstrap, histogram
 
+LEAST_ANSWERED = 30
+"""Fewer recorded answers than this say nothing about skew."""
 CONFIDENCE = 0.9
 """Confidence of the two-sided interval on how much worse a candidate is."""
 
@@ -86,9 +88,12 @@ def _judge_skew(gate: Gate, check: Check, window: Window, served: pl.DataFrame) 
     # A column that no answer was ever given with is new in the file: there is nothing to compare it with.
     names = [name for name in window.columns(Role.INPUT) if name in served.columns]
     answered = served.join(rows.select("key"), on="key", how="semi") if served.height else served
-    if answered.is_empty():
-        reading = Reading(name=gate.check, value=None, note="nothing was answered on the days of the hold-out")
-        why = "no answers are on record for the rows of the hold-out, so there is nothing to compare them with"
+    if answered.height < LEAST_ANSWERED:
+        reading = Reading(name=gate.check, value=None, rows=answered.height, note="too few answers to compare with")
+        why = (
+            f"{answered.height} answers are on record for the rows of the hold-out, {LEAST_ANSWERED} are needed to "
+            "compare the two"
+        )
         return [Verdict(grade=Grade.NOT_APPLICABLE, check=gate.check, reading=reading, why=why, monitor=gate.name)]
     trained = rows.join(answered.select("key"), on="key", how="semi")
     edges = {name: histogram.edges_of(_values(answered[name])) for name in names}
@@ -97,8 +102,9 @@ def _judge_skew(gate: Gate, check: Check, window: Window, served: pl.DataFrame) 
     first, last = window.blocks[0], window.blocks[-1]
     candidate = Window([Block(first.day, first.start, last.end, partial(_same, trained))], roles, facts)
     baseline = Window([Block(first.day, first.start, last.end, partial(_same, answered))], roles, facts)
-    empty = {name for name in names if not trained[name].count() and not answered[name].count()}
-    readings = [r for r in evaluation.measure(check, candidate, baseline) if r.subject not in empty]
+    # Hardly ever there on either side: nothing that a distance could be taken of, and no skew.
+    sparse = {name for name in names if max(trained[name].count(), answered[name].count()) < LEAST_ANSWERED}
+    readings = [r for r in evaluation.measure(check, candidate, baseline) if r.subject not in sparse]
     if gate.limit.is_stated:
         return evaluation.judge_limit(gate.check, readings, gate.limit, name=gate.name).verdicts
     return evaluation.judge_stated(check, gate.check, readings, name=gate.name, calibrated=True).verdicts
@@ -118,7 +124,7 @@ def _beats_baselines(spec: SystemSpec, task: Task, window: Window) -> list[Verdi
         reading = Reading(name=f"{loss}_over_{name}", value=worse, low=low, high=high, rows=rows)
         won = worse < 0
         word = "beats" if won else "does not beat"
-        why = f"the candidate {word} the {name} model: {loss} {worse:+.4f} [{low:+.4f}, {high:+.4f}] on {rows:,} rows"
+        why = f"the candidate {word} the {name} model: {loss} is {_by(worse, low, high)} on {rows:,} rows"
         verdicts.append(
             Verdict(grade=Grade.PASS if won else Grade.FAIL, check="baseline", reading=reading, why=why, monitor=name)
         )
@@ -138,11 +144,18 @@ def _no_worse(gate: Gate, task: Task, window: Window, metric: str) -> Verdict:
         return Verdict(grade=Grade.UNKNOWN, check=gate.check, reading=reading, why=why, monitor=gate.name)
     passed = worse <= gate.limit.margin
     why = (
-        f"{metric} is worse by {worse:+.4f} [{low:+.4f}, {high:+.4f}] than {gate.limit.no_worse_than} on the same "
-        f"{rows:,} rows; up to {gate.limit.margin:g} is accepted"
+        f"{metric} is {_by(worse, low, high)} than that of {gate.limit.no_worse_than} on the same {rows:,} rows; "
+        f"worse by up to {gate.limit.margin:g} is accepted"
     )
     grade = Grade.PASS if passed else Grade.FAIL
     return Verdict(grade=grade, check=gate.check, reading=reading, why=why, monitor=gate.name)
+
+
+def _by(worse: float, low: float, high: float) -> str:
+    """How much worse or better, with the interval in the same direction."""
+    if worse > 0:
+        return f"worse by {worse:.4f} [{low:.4f}, {high:.4f}]"
+    return f"better by {-worse:.4f} [{-high:.4f}, {-low:.4f}]"
 
 
 def compare(task: Task, window: Window, metric: str, output: str, other: str) -> tuple[float, float, float, int]:

@@ -21,7 +21,8 @@ def observe(
     `groups` says which feed a subject belongs to: what goes bad together in one feed is one cause. An evaluation
     that alarms on several feeds at once opens one incident, named after its worst subject (verdicts come worst
     first), because its error budget was spent once; while that is open it stands for all of them. What fails beside
-    an open incident is a cause of its own. An open incident closes when an evaluation of its monitor passes on its
+    an open incident is a cause of its own, unless it was calibrated together with it: then it is one more column of
+    the same alarm. An open incident closes when an evaluation of its monitor passes on its
     causes; `warn` and `unknown` on one of them neither open nor close it.
     """
     open_now = [i for i in tx.find(Incident, system, state=OPEN) if i.check == check and _same_monitor(i, verdicts)]
@@ -72,12 +73,16 @@ def _cause(subject: str, groups: Mapping[str, str]) -> str:
 
 
 def _of(incident: Incident, verdicts: Sequence[Verdict], groups: Mapping[str, str]) -> list[Verdict]:
-    """The verdicts about an incident's causes. What is about the whole window is about every cause in it."""
+    """The verdicts about an incident's causes. What is about the whole window is about every cause in it, and what was
+    calibrated jointly is judged jointly: one monitor, one alarm."""
     causes = {_cause(subject, groups) for subject in (incident.subject, *incident.also)}
     return [
         verdict
         for verdict in verdicts
-        if not incident.subject or not verdict.reading.subject or _cause(verdict.reading.subject, groups) in causes
+        if not incident.subject
+        or not verdict.reading.subject
+        or verdict.p_value is not None
+        or _cause(verdict.reading.subject, groups) in causes
     ]
 
 

@@ -94,6 +94,18 @@ def ingest(spec: SystemSpec, sources: Mapping[str, Source], lake: Lake, catalog:
     return Ingested(feeds=done)
 
 
+def forget(catalog: Catalog, spec: SystemSpec) -> None:
+    """Forget which files were taken in, so that the next `ingest` reads them all again; rows keep their identity."""
+    with catalog.begin() as tx:
+        for feed in spec.data.feeds:
+            mark = tx.get(Mark, spec.system, f"ingest/{feed}")
+            if mark is not None:
+                memory: dict[str, Any] = msgspec.to_builtins(
+                    msgspec.structs.replace(intake(tx, spec.system, feed), files=())
+                )
+                tx.put(msgspec.structs.replace(mark, memory=memory))
+
+
 def intake(tx: Transaction, system: str, feed: str) -> Intake:
     """All that a feed has taken so far."""
     mark = tx.get(Mark, system, f"ingest/{feed}")

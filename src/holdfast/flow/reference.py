@@ -50,7 +50,8 @@ def make_reference(
     # Answers to rows that were fitted on are better than live ones can be: only held-out answers are a reference.
     answers = holdout.select("key", pl.col("candidate").alias(task.output))
     dated = dated.join(answers, on="key", how="left", maintain_order="left")
-    names = [*spec.data.columns, task.output]
+    # The version's own columns: the file may have gained some since.
+    names = [*(column.name for column in signature.columns), task.output]
     edges = {name: histogram.edges_of(_values(dated[name])) for name in names}
     return Reference(
         version=version,
@@ -63,21 +64,25 @@ def make_reference(
 def promised_losses(
     spec: SystemSpec, task: Task, holdout: pl.DataFrame, folds: Sequence[Mapping[str, float]] = ()
 ) -> Mapping[str, float]:
-    """What each loss of the task was promised to stay under: the upper end of its interval over hold-out days,
+    """What each loss and error of the task was promised to stay under: the upper end of its interval over hold-out days,
     resampled in blocks, or the worst of its validation folds where that is higher. The hold-out alone is two weeks,
     which may have been easy ones; the folds show how far the loss moves when nothing is wrong. NaN where neither says
     anything: a hold-out of one day has no interval."""
-    labelled = holdout.filter(pl.col("label").is_not_null()).with_columns(_day(spec))
+    labelled = holdout.filter(pl.col("label").is_not_null()).with_columns(_day(spec)).sort("day", maintain_order=True)
     promised = {}
-    for loss in task.losses:
-        values = task.loss(loss, labelled["label"].to_numpy(), labelled["candidate"].to_numpy())
-        days = labelled.select("day", pl.Series("loss", values)).group_by("day", maintain_order=True)
-        by_day = days.agg(pl.col("loss").mean(), pl.len().alias("rows")).sort("day")
-        means, weights = by_day["loss"].to_numpy(), by_day["rows"].to_numpy().astype(np.float64)
+    days = [rows for _, rows in labelled.group_by("day", maintain_order=True)]
+    weights = np.array([rows.height for rows in days], dtype=np.float64)
+    for loss in (*task.losses, *task.errors):
+        means = np.array([_mean(task, loss, rows) for rows in days])
         _, high = bootstrap.block_bootstrap_mean(means, weights, confidence=PROMISE_CONFIDENCE, seed=0)
         ends = [value for value in (high, *(fold.get(loss, math.nan) for fold in folds)) if math.isfinite(value)]
         promised[loss] = max(ends, default=math.nan)
     return promised
+
+
+def _mean(task: Task, loss: str, rows: pl.DataFrame) -> float:
+    y, output = rows["label"].to_numpy(), rows["candidate"].to_numpy()
+    return float(task.loss(loss, y, output).mean()) if loss in task.losses else task.metrics(y, output)[loss]
 
 
 def _blocks(spec: SystemSpec, dated: pl.DataFrame) -> list[Block]:

@@ -39,13 +39,16 @@ def split_rows(spec: SystemSpec, snapshot: Path, now: datetime) -> Split:
     the hold-out. Raises DataError when the snapshot cannot be read or holds too few such rows.
     """
     timezone, validate = spec.data.timezone, spec.model.validate
-    end = mature_until(spec.data, now)
-    days = max(1, round(validate.holdout / timedelta(days=1)))
-    last = day_of(timezone, end - timedelta(seconds=1))
-    start, _ = block_bounds(timezone, last - timedelta(days=days - 1))
+    mature = mature_until(spec.data, now)
     frame = _read(spec, snapshot).filter(
-        pl.col("label").is_not_null(), pl.col("label_known_at") <= now, pl.col("event_at") < end
+        pl.col("label").is_not_null(), pl.col("label_known_at") <= now, pl.col("event_at") < mature
     )
+    # The newest mature days that have labels: where data ended years ago, or labels stopped, those lie further back.
+    newest: Any = frame["event_at"].max()
+    last = day_of(timezone, mature - timedelta(seconds=1) if newest is None else newest)
+    days = max(1, round(validate.holdout / timedelta(days=1)))
+    start, _ = block_bounds(timezone, last - timedelta(days=days - 1))
+    _, end = block_bounds(timezone, last)
     fit, holdout = known_before(frame, start), frame.filter(pl.col("event_at") >= start)
     if spec.model.window is not None:
         fit = fit.filter(pl.col("event_at") >= start - spec.model.window)

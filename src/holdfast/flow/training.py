@@ -28,7 +28,7 @@ from holdfast.core.transform import Transform
 from holdfast.errors import HoldfastError, did_you_mean
 from holdfast.flow.parity import Proof, export_proved
 from holdfast.flow.splits import Split, folds_of, split_rows
-from holdfast.security.artifacts import artifact_hash, describe
+from holdfast.security.artifacts import artifact_hash, describe, open_model
 from holdfast.security.verifying import read_files
 
 FloatArray = np.ndarray[Any, np.dtype[np.floating[Any]]]
@@ -111,7 +111,8 @@ def train(request: TrainingRequest, progress: Progress | None = None) -> Trainin
     for name, data in describe(maker.signature, fit.transform, facts).items():
         (artifact / name).write_bytes(data)
     tell("write", 0.95)
-    answers["candidate"] = np.asarray(fitted.predict(held.x), dtype=np.float64)
+    # What is deployed is what is scored: the exported model answers, not the one it was made from.
+    answers["candidate"] = open_model(artifact).runtime.run(held.x).astype(np.float64)
     columns = [pl.Series(name, answer, dtype=pl.Float64) for name, answer in answers.items()]
     split.holdout.with_columns(columns).write_parquet(request.out / HOLDOUT)
     result = TrainingResult(

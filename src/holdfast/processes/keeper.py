@@ -18,12 +18,13 @@ from types import FrameType
 import uvicorn
 
 from holdfast.core.clock import Clock, SystemClock
-from holdfast.core.records import Mark, SystemFile
+from holdfast.core.records import Mark, SystemFile, Version
 from holdfast.errors import HoldfastError
+from holdfast.flow.registry import current_route
 from holdfast.opening import system_of, teller
-from holdfast.presence import KEEPER
+from holdfast.presence import KEEPER, read_presence
 from holdfast.processes.logs import log_to_stderr
-from holdfast.serve.heartbeat import Heartbeat, write_heartbeat
+from holdfast.serve.heartbeat import Heartbeat, read_heartbeat, write_heartbeat
 from holdfast.state import State, open_state
 from holdfast.system import System
 from holdfast.web.app import make_app
@@ -140,6 +141,7 @@ class Keeper:
         problem = ""
         try:
             self._state.publish_routes()
+            self._mend_artifacts()
             now = self._clock.now()
             if self._rolled_at is None or now - self._rolled_at >= ROLL_EVERY:
                 self._rolled_at = now
@@ -149,6 +151,30 @@ class Keeper:
             if not isinstance(error, HoldfastError):
                 log.exception("publishing routes or rolling the lake failed")
         self._note(STATE_WIDE, problem)
+
+    def _mend_artifacts(self) -> None:
+        """Where a worker refuses an artifact, unpack it anew from the blobs; the worker tries again by itself."""
+        up = read_presence(self._state.run_directory)
+        beats = [read_heartbeat(self._state.run_directory, worker) for worker in up.workers] if up else []
+        for system in sorted({name for beat in beats if beat is not None for name in beat.held}):
+            with self._state.catalog.read() as tx:
+                route = current_route(tx, system)
+                versions = [tx.get(Version, system, id) for id in (route.live, route.canary) if id]
+            for version in versions:
+                if version is not None and self._state.mend(version):
+                    self._tell_mended(version)
+
+    def _tell_mended(self, version: Version) -> None:
+        log.error("%s: the files of version %s were changed; they were unpacked anew", version.system, version.id)
+        with self._state.catalog.begin() as tx:
+            tx.audit(
+                at=self._clock.now(),
+                actor="holdfast",
+                action="artifact unpacked anew",
+                system=version.system,
+                subject=version.id,
+                detail={"why": "its files on disk were not what was signed"},
+            )
 
     def _note(self, system: str, problem: str) -> None:
         """Log and remember what goes wrong, once until it changes."""

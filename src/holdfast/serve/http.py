@@ -6,7 +6,9 @@ from typing import Any, Literal
 
 import msgspec
 
+from holdfast.core import kinds
 from holdfast.core.clock import Clock
+from holdfast.core.protocols import Task
 from holdfast.core.routes import Routes, TokenHash
 from holdfast.errors import HoldfastError, InvalidInput, NotFound, Overloaded, StateError
 from holdfast.security.identity import matches
@@ -156,8 +158,8 @@ class DataPlaneApp:
     async def _take(self, place: Place, body: bytes, headers: Iterable[tuple[bytes, bytes]]) -> Answer:
         try:
             if place.kind == "labels":
-                output = self._plane.lanes(place.system).routed.output
-                return _json(200, take_labels(body, place.system, output, self._plane.recorder, self._clock))
+                task: Task = kinds.load("tasks", self._plane.lanes(place.system).routed.task)()
+                return _json(200, take_labels(body, place.system, task, self._plane.recorder, self._clock))
             request_id = _request_id(headers) or self._new_id()
             if place.kind == "predict":
                 request = read_predict(body, request_id=request_id)

@@ -54,8 +54,9 @@ class Lanes(msgspec.Struct, frozen=True, kw_only=True, eq=False):
                 raise NotFound(what, version, known)
             return known[version]
         if self.live is None:
-            because = f" ({self.held})" if self.held else ""
-            raise StateError(f"no version of '{self.name}' is live{because}; release one, then ask again")
+            if self.held:  # the reason names files of this machine: it is for its operator
+                raise StateError(f"'{self.name}' cannot be served now; `holdfast status` on its machine says why")
+            raise StateError(f"no version of '{self.name}' is live; release one, then ask again")
         return self.live
 
     def all(self) -> Iterator[Lane]:

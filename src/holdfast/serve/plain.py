@@ -1,15 +1,20 @@
 """Plain JSON for people: rows as objects in, predictions as objects out; and labels."""
 
+from datetime import timedelta
 from typing import Any
 
 import msgspec
 import numpy as np
 
 from holdfast.core.clock import Clock
+from holdfast.core.protocols import Task
 from holdfast.errors import InvalidInput
 from holdfast.serve.protocol import AwareTime
 from holdfast.serve.recording import Recorder
 from holdfast.serve.requests import PredictAnswer, PredictRequest, microseconds
+
+AHEAD = timedelta(minutes=10)
+"""How far the clock of whoever delivers labels may run ahead of this one."""
 
 
 class PlainRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -86,14 +91,27 @@ def predict_answer(answer: PredictAnswer) -> dict[str, Any]:
     }
 
 
-def take_labels(body: bytes, system: str, output: str, recorder: Recorder, clock: Clock) -> dict[str, Any]:
-    """Record a delivery of labels and say under which ids.
+def take_labels(body: bytes, system: str, task: Task, recorder: Recorder, clock: Clock) -> dict[str, Any]:
+    """Record a delivery of labels and say under which ids; all of it or nothing.
 
     Raises msgspec.DecodeError or InvalidInput for what is no such body, StateError when it cannot be recorded.
     """
     labels = _decode_labels(body).labels
     if not labels:
         raise InvalidInput("the delivery has no labels", expected="at least one label")
+    latest = clock.now() + AHEAD
+    for row, label in enumerate(labels):
+        if expected := task.refuses_label(float(label.label)):
+            raise InvalidInput(
+                f"row {row}: {label.label} is no label of this system", row=row, column="label", expected=expected
+            )
+        if label.known_at is not None and label.known_at > latest:
+            raise InvalidInput(
+                f"row {row}: a label cannot be known at {label.known_at.isoformat()}, which has not come yet",
+                row=row,
+                column="known_at",
+                expected="a time that is not in the future",
+            )
     now = microseconds(clock.now())
     known_at = [now if label.known_at is None else microseconds(label.known_at) for label in labels]
     by_source: dict[str, list[int]] = {}
@@ -103,7 +121,7 @@ def take_labels(body: bytes, system: str, output: str, recorder: Recorder, clock
     for source, places in by_source.items():
         recorded = recorder.record_labels(
             system,
-            output=output,
+            output=task.output,
             keys=[str(labels[i].key) for i in places],
             values=np.array([labels[i].label for i in places], dtype=np.float64),
             known_at=np.array([known_at[i] for i in places], dtype=np.int64),

@@ -38,6 +38,7 @@ class Classification:
     name = "classification"
     output = "probability"
     losses = ("brier", "log_loss")
+    errors = ()
 
     def target(self, label: "pl.Series") -> FloatArray:
         """Labels 0 and 1 as float64 (n,), NaN where missing. Raises DataError for any other value."""
@@ -54,6 +55,10 @@ class Classification:
                 "For any number use `task: regression`"
             )
         return y
+
+    def refuses_label(self, value: float) -> str:
+        """Anything but 0 and 1 (or false and true) is refused."""
+        return "" if value in (0, 1) else "0 or 1"
 
     def loss(self, name: str, y: FloatArray, output: FloatArray) -> FloatArray:
         """Loss per row (n,), NaN where the label is. Raises UnknownKind for a loss it has not."""

@@ -26,6 +26,7 @@ class Regression:
     name = "regression"
     output = "value"
     losses = ("absolute_error", "squared_error")
+    errors = ("mae", "rmse")
 
     def target(self, label: "pl.Series") -> FloatArray:
         """Labels as float64 (n,), NaN where missing. Raises DataError for text and infinities."""
@@ -37,6 +38,10 @@ class Regression:
         if np.isinf(y).any():
             raise DataError(f"label '{label.name}' is infinite in row {int(np.argmax(np.isinf(y)))}; leave it empty")
         return y
+
+    def refuses_label(self, value: float) -> str:
+        """Anything that is not finite is refused."""
+        return "" if np.isfinite(value) else "a finite number"
 
     def loss(self, name: str, y: FloatArray, output: FloatArray) -> FloatArray:
         """Loss per row (n,), NaN where the label is. Raises UnknownKind for a loss it has not."""
