@@ -42,9 +42,9 @@ def test_rows_are_those_known_by_then_with_the_labels_known_by_then() -> None:
     assert world.rows(START).height == 0
 
 
-def test_what_came_between_two_times_excludes_the_first_and_includes_the_last() -> None:
+def test_rows_between_two_times_include_the_first_and_labels_the_last() -> None:
     world = a_world([1, 2, 3], [5, 4, None])
-    assert world.rows_between(START + hours(1), START + hours(3))["key"].to_list() == ["k1", "k2"]
+    assert world.rows_between(START + hours(1), START + hours(3))["key"].to_list() == ["k0", "k1"]
     assert world.labels_between(START + hours(4), START + hours(5))["key"].to_list() == ["k0"]
     assert [world.labels_known(START + hours(at)) for at in (3, 4, 5, 99)] == [0, 1, 2, 2]
 

@@ -17,11 +17,13 @@ from holdfast.core.clock import Clock
 from holdfast.core.evidence import Window
 from holdfast.core.protocols import Task, Transaction
 from holdfast.core.records import Incident, Job, Mark, Release, Run, Snapshot, Version
+from holdfast.core.signature import Signature
 from holdfast.core.spec import Monitor, SystemSpec
 from holdfast.core.specdump import dump_spec
 from holdfast.flow import datasets, gates, incidents, jobs, registry, releases, responses
 from holdfast.flow.monitors import Monitoring, Reference
 from holdfast.flow.predictions import LivePredictions
+from holdfast.flow.readings import record_readings
 from holdfast.flow.reference import make_reference, promised_losses, read_holdout
 from holdfast.serve.recording import Recorder
 from holdfast.state import State, put_in_force
@@ -198,7 +200,10 @@ class System:
             holdout = holdout.with_columns(pl.Series("latency_ms", measured_latency_ms(model, holdout)))
         facts = {"task": self.task, "signature": model.signature, "now": now}
         window = gates.holdout_window(self.spec, self.task, holdout, facts)
-        verdicts = tuple(replace(v, at=now) for v in gates.judge(self.spec, self.task, window, self._served(window)))
+        verdicts = gates.judge(self.spec, self.task, window, self._served(window))
+        if release.against:
+            verdicts = (gates.comparable(model.signature, self._signature(release.against)), *verdicts)
+        verdicts = tuple(replace(v, at=now) for v in verdicts)
         refused = gates.refusal(verdicts)
         bundle, signer = ("", "") if refused else self.workshop.sign(run)
         with self.state.catalog.begin() as tx:
@@ -215,6 +220,11 @@ class System:
                 now=now,
             )
             return releases.enter(tx, release, version.id, verdicts, self.spec.release, now)
+
+    def _signature(self, version_id: str) -> Signature:
+        with self.state.catalog.read() as tx:
+            version = registry.get_version(tx, self.spec.system, version_id)
+        return self.state.model(version).signature
 
     def _served(self, window: Window) -> pl.DataFrame:
         """What was answered on the days of a window."""
@@ -273,6 +283,7 @@ class System:
             touched = incidents.observe(tx, name, monitor.check, verdicts, self.groups(), now)
             done = [f"{i.id} opened: {i.cause}: {i.last.why}" for i in touched if i.id not in before]
             done += responses.respond(tx, self.spec, touched, controls, now)
+        record_readings(self.state.lake, name, verdicts, version=reference.version, at=now)
         controls.send()
         return done
 

@@ -22,6 +22,7 @@ from holdfast.core.specfile import spec_hash
 from holdfast.errors import HoldfastError, JobFailed
 from holdfast.flow import child, datasets, jobs
 from holdfast.flow.jobs import LEASE
+from holdfast.flow.predictions import with_delivered_labels
 from holdfast.flow.training import HOLDOUT, TrainingRequest, TrainingResult
 from holdfast.provenance import code_version
 from holdfast.security import artifacts, signing, verifying
@@ -137,9 +138,8 @@ class Workshop:
         spec, state = self._spec, self._state
         world = self._feeds.world(now)
         origin = datasets.Origin(files=world.files, spec_hash=spec_hash(spec), code=code_version())
-        snapshot, _ = datasets.take_snapshot(
-            spec, world.rows(now), now=now, blobs=state.blobs, lake=state.lake, origin=origin
-        )
+        rows = with_delivered_labels(spec, state.lake, world.rows(now), now)
+        snapshot, _ = datasets.take_snapshot(spec, rows, now=now, blobs=state.blobs, lake=state.lake, origin=origin)
         out = self._out(job)
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir(parents=True)

@@ -11,6 +11,7 @@ from holdfast.core import kinds
 from holdfast.core.blocks import block_bounds
 from holdfast.core.evidence import Block, Grade, Reading, Role, Verdict, Window
 from holdfast.core.protocols import Check, Task
+from holdfast.core.signature import Signature
 from holdfast.core.spec import Gate, SystemSpec
 from holdfast.errors import GateRefused
 from holdfast.flow import evaluation
@@ -55,6 +56,21 @@ def judge(spec: SystemSpec, task: Task, window: Window, served: pl.DataFrame) ->
     for gate in spec.gates:
         verdicts.extend(_judge_gate(gate, task, window, served))
     return tuple(verdicts)
+
+
+def comparable(candidate: Signature, live: Signature) -> Verdict:
+    """Whether live's recorded inputs have every column of the candidate, so that both can be scored on them."""
+    new = sorted({column.name for column in candidate.columns} - {column.name for column in live.columns})
+    reading = Reading(name="new_columns", value=float(len(new)), unit="columns")
+    if not new:
+        return Verdict(
+            grade=Grade.PASS, check="signature", reading=reading, why="every column of the candidate is answered live"
+        )
+    why = (
+        f"{', '.join(new)}: what is live does not take it, so the two cannot be compared on what is answered; give the "
+        "changed system a name of its own, and move the callers when it has proved itself"
+    )
+    return Verdict(grade=Grade.FAIL, check="signature", reading=reading, why=why)
 
 
 def refusal(verdicts: Sequence[Verdict]) -> str:

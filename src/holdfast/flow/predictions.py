@@ -18,6 +18,27 @@ KEPT_BLOCKS = 120
 META = ("version", "stage", "release", "latency_ms", "outside", "request_id", "prediction_id")
 
 
+def with_delivered_labels(spec: SystemSpec, lake: Lake, rows: pl.DataFrame, now: datetime) -> pl.DataFrame:
+    """Assembled rows with the labels that were delivered over HTTP by `now`; where both are known, these count."""
+    found = lake.scan(LABELS.name, spec.system, until=now)
+    if found.is_empty():
+        return rows
+    delivered = found.filter(pl.col("source") != spec.data.label.feed)
+    if delivered.is_empty():
+        return rows
+    newest = delivered.sort("revision", maintain_order=True).unique("key", keep="last", maintain_order=True)
+    joined = rows.join(
+        newest.select("key", pl.col("value").alias("_value"), pl.col("label_known_at").alias("_known_at")),
+        on="key",
+        how="left",
+        maintain_order="left",
+    )
+    return joined.with_columns(
+        pl.coalesce("_value", "label").alias("label"),
+        pl.coalesce("_known_at", "label_known_at").alias("label_known_at"),
+    ).drop("_value", "_known_at")
+
+
 class LivePredictions:
     """A system's recorded predictions as windows.
 

@@ -64,10 +64,12 @@ def make_reference(
 def promised_losses(
     spec: SystemSpec, task: Task, holdout: pl.DataFrame, folds: Sequence[Mapping[str, float]] = ()
 ) -> Mapping[str, float]:
-    """What each loss and error of the task was promised to stay under: the upper end of its interval over hold-out days,
-    resampled in blocks, or the worst of its validation folds where that is higher. The hold-out alone is two weeks,
-    which may have been easy ones; the folds show how far the loss moves when nothing is wrong. NaN where neither says
-    anything: a hold-out of one day has no interval."""
+    """What each loss and error of the task was promised to stay under.
+
+    It is the upper end of its interval over hold-out days, resampled in blocks, or the worst of its validation folds
+    where that is higher: the hold-out alone is two weeks, which may have been easy ones, and the folds show how far
+    the loss moves when nothing is wrong. NaN where neither says anything: a hold-out of one day has no interval.
+    """
     labelled = holdout.filter(pl.col("label").is_not_null()).with_columns(_day(spec)).sort("day", maintain_order=True)
     promised = {}
     days = [rows for _, rows in labelled.group_by("day", maintain_order=True)]
