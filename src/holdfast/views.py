@@ -29,6 +29,8 @@ RECENT_DAYS = 30
 """How many days with predictions are shown."""
 FRESH_BEAT_S = 3.0
 """A process whose sign of life is older than this is shown as silent."""
+ROUND_S = 60.0
+"""The keeper gives one sign of life a round, and taking in new files takes its time."""
 LATE = 2
 """A monitor that has not run for so many times its interval is shown as late."""
 
@@ -286,7 +288,7 @@ def _process(run_dir: Path, name: str, now: datetime) -> ProcessView:
     age_s = (now - datetime.fromisoformat(beat.at)).total_seconds()
     return ProcessView(
         name=name,
-        is_alive=age_s <= FRESH_BEAT_S,
+        is_alive=age_s <= (ROUND_S if name == KEEPER else FRESH_BEAT_S),
         pid=beat.pid,
         age_s=round(age_s, 1),
         generation=beat.generation,

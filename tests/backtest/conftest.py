@@ -107,7 +107,7 @@ def write_system(directory: Path, feeds: dict[str, pl.DataFrame], task: str = "c
 
 def without_times(outcome: Outcome) -> dict[str, Any]:
     """All of an outcome but how long it took."""
-    timed = ("took_s", "training_s")
+    timed = ("took_s", "training_s", "cpu_s")
     return {name: getattr(outcome, name) for name in outcome.__struct_fields__ if name not in timed}
 
 

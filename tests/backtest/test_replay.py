@@ -168,3 +168,12 @@ def test_progress_is_told_day_by_day(parcels, seen):
     assert times == sorted(times)
     assert {parcels.start, parcels.start + DAY, parcels.start + 2 * DAY} <= set(times)
     assert any("live" in what for _, what in seen.kept)
+
+
+def test_two_adjoining_stretches_play_every_row_once(parcels, answers):
+    middle = parcels.start + 10 * DAY
+    stretches = (parcels.start, middle), (middle, parcels.end)
+    kept = [answers(start=start, end=end)[1]["key"].to_list() for start, end in stretches]
+    rows = parcels.world().rows_between(parcels.start, parcels.end)["key"].to_list()
+    assert sorted(kept[0] + kept[1]) == sorted(rows)
+    assert len(rows) == len(set(rows)) > 0

@@ -53,3 +53,25 @@ def test_an_error_ends_with_its_exit_code_and_a_line_per_problem(
 ) -> None:
     assert exit_code(monkeypatch, "refuse") == 9
     assert capsys.readouterr().err == "error: the queue is full\nerror: try again later\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (PermissionError(13, "Permission denied", "/state"), "/state: Permission denied"),
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (OSError("odd"), "odd"),
+    ],
+)
+def test_what_the_machine_refuses_is_one_line_and_exit_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: OSError, said: str
+) -> None:
+    def fail() -> None:
+        raise error
+
+    sys.modules["fake_commands"].fail = fail  # type: ignore[attr-defined]
+    monkeypatch.setitem(app.COMMANDS, "refuse", ("fake_commands:fail", "Fail."))
+    monkeypatch.setattr(app, "app", typer.Typer(cls=app.Commands, pretty_exceptions_enable=False))
+    app.app.callback()(app.root)
+    assert exit_code(monkeypatch, "refuse") == 1
+    assert capsys.readouterr().err == f"error: {said}; check the path, its permissions and the disk\n"

@@ -12,7 +12,7 @@ from holdfast.engines import migrations, sqlite
 from holdfast.engines.schema import METADATA
 from holdfast.engines.sqlite import SqliteCatalog
 from holdfast.errors import StateError
-from holdfast.testing import a_job
+from holdfast.testing import START, a_job
 
 
 @pytest.fixture
@@ -139,3 +139,23 @@ SqliteCatalog(Path({str(tmp_path / "catalog.db")!r})).close()
     children = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]
     assert [child.wait() for child in children] == [0, 0]
     SqliteCatalog(tmp_path / "catalog.db").close()
+
+
+def test_an_entry_whose_column_was_changed_is_still_in_its_systems_log(path):
+    catalog = SqliteCatalog(path)
+    for subject, system in (("1", "flights"), ("2", "disks"), ("3", "flights")):
+        with catalog.begin() as tx:
+            tx.audit(at=START, actor="me", action="release", system=system, subject=subject, detail={})
+    catalog.close()
+    # As someone would who wants to hide an entry, and had found a way around the trigger that forbids it.
+    connection = sqlite3.connect(path)
+    triggers = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'")]
+    connection.close()
+    run_sql(path, *(f"DROP TRIGGER {name}" for name in triggers), "UPDATE audit SET system = 'disks' WHERE seq = 3")
+    catalog = SqliteCatalog(path)
+    with catalog.read() as view:
+        assert [entry.subject for entry in view.audit_log("flights")] == ["1", "3"]
+        assert [entry.subject for entry in view.audit_log("flights", newest=1)] == ["3"]
+        assert [entry.subject for entry in view.audit_log("disks")] == ["2"]
+        assert [entry.subject for entry in view.audit_log(newest=2)] == ["2", "3"]
+    catalog.close()

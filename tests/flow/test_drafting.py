@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import polars as pl
 import pytest
@@ -11,7 +12,7 @@ from holdfast.core.spec import Feed
 from holdfast.core.specdump import dump_spec
 from holdfast.core.specfile import parse_spec
 from holdfast.errors import DataError, SourceError
-from holdfast.flow.drafting import Draft, draft
+from holdfast.flow.drafting import LEAST_UNITS, Draft, draft
 
 HOUR = timedelta(hours=1)
 START = datetime(2020, 1, 1, tzinfo=UTC)
@@ -245,3 +246,36 @@ def test_a_folder_without_data_is_an_error(tmp_path):
         draft(tmp_path)
     with pytest.raises(SourceError, match=r"there is no such folder"):
         draft(tmp_path / "nowhere")
+
+
+def test_a_text_column_with_few_values_is_no_unit(tmp_path):
+    few = TABLE.with_columns(oven=pl.Series([f"o{i % (LEAST_UNITS - 1)}" for i in range(COUNT)]))
+    assert draft(single(tmp_path, few)).spec.data.unit is None
+    enough = TABLE.with_columns(oven=pl.Series([f"o{i % LEAST_UNITS}" for i in range(COUNT)]))
+    assert draft(single(tmp_path, enough)).spec.data.unit == "oven"
+
+
+@pytest.mark.parametrize("values", [7, 40])
+def test_a_column_named_as_holdfast_names_its_own_is_left_out_and_said(tmp_path, values):
+    frame = TABLE.with_columns(version=pl.Series([f"v{i % values}" for i in range(COUNT)]), linear=pl.col("heat") * 2)
+    made = draft(single(tmp_path, frame))
+    assert list(made.spec.data.columns) == ["heat"]
+    for column in ("linear", "version"):
+        assert f"{column} is no feature: Holdfast uses that name itself; rename it in the feed to use it" in made.notes
+    assert parse_spec(dump_spec(made.spec, made.comments)) == made.spec
+
+
+@pytest.mark.parametrize("name", ["data", "Data", "feeds", "input"])
+def test_a_folder_that_only_says_it_holds_data_names_the_system_after_its_parent(tmp_path, name):
+    folder = tmp_path / "ovens" / name
+    folder.mkdir(parents=True)
+    assert draft(single(folder, TABLE)).spec.system == "ovens"
+    assert draft(folder, system="stoves").spec.system == "stoves"
+
+
+def test_until_is_the_same_time_in_any_zone(tmp_path):
+    single(tmp_path, TABLE)
+    at = START + 200 * HOUR
+    seen = [draft(tmp_path, until=each) for each in (at, at.astimezone(ZoneInfo("America/New_York")))]
+    assert seen[0].spec == seen[1].spec
+    assert seen[0].spec.data.expect.rows == 20  # a tenth of the 201 rows known by then

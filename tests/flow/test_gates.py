@@ -10,6 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from holdfast.core.evidence import Grade, Limit, Verdict, Window
+from holdfast.core.signature import Column, Signature
 from holdfast.core.spec import Gate, SystemSpec
 from holdfast.errors import GateRefused
 from holdfast.flow import gates
@@ -204,3 +205,79 @@ def test_a_column_that_is_missing_on_one_side_refuses(a_spec: MakeSpec) -> None:
 def test_a_column_that_is_new_in_the_file_was_never_answered_with_and_is_not_compared(a_spec: MakeSpec) -> None:
     [verdict] = skewed(a_spec, a_holdout(), served_rows(a_holdout()).drop("y"))
     assert (verdict.reading.subject, verdict.grade) == ("x", Grade.PASS)
+
+
+def test_skew_is_not_judged_on_fewer_answers_than_it_needs(a_spec: MakeSpec) -> None:
+    least, holdout = gates.LEAST_ANSWERED, a_holdout()
+    [verdict] = skewed(a_spec, holdout, served_rows(holdout.head(least - 1)))
+    assert (verdict.grade, verdict.reading.rows) == (Grade.NOT_APPLICABLE, least - 1)
+    assert f"{least - 1} answers are on record" in verdict.why
+    assert {v.grade for v in skewed(a_spec, holdout, served_rows(holdout.head(least)))} != {Grade.NOT_APPLICABLE}
+
+
+def test_a_column_that_is_hardly_ever_there_on_either_side_is_skipped(a_spec: MakeSpec) -> None:
+    rare = pl.when(pl.int_range(pl.len()) < gates.LEAST_ANSWERED - 1).then("y")
+    [verdict] = skewed(a_spec, a_holdout().with_columns(y=rare), served_rows(a_holdout().with_columns(y=rare)))
+    assert (verdict.reading.subject, verdict.grade) == ("x", Grade.PASS)
+
+
+# Comparable with what is live
+
+
+def a_signature(*names: str) -> Signature:
+    columns = tuple(Column(name=name, type="number") for name in names)
+    return Signature(columns=columns, task="classification", output="probability")
+
+
+def test_a_candidate_with_a_column_that_live_does_not_take_is_refused_and_the_column_named() -> None:
+    verdict = gates.comparable(a_signature("x", "wind", "gust"), a_signature("x", "y"))
+    assert (verdict.grade, verdict.reading.value, verdict.reading.unit) == (Grade.FAIL, 2.0, "columns")
+    assert verdict.why.startswith("gust, wind: what is live does not take it")
+    assert gates.refusal([verdict]) == verdict.why
+
+
+def test_a_candidate_with_the_columns_of_live_or_fewer_is_comparable() -> None:
+    for names in (("x", "y"), ("y",)):
+        verdict = gates.comparable(a_signature(*names), a_signature("x", "y"))
+        assert (verdict.grade, verdict.reading.value) == (Grade.PASS, 0.0)
+
+
+# Words
+
+
+def test_better_and_worse_are_said_with_the_interval_in_the_same_direction(a_spec: MakeSpec) -> None:
+    holdout = a_holdout(noise=0.9)
+    spec = a_spec(gates=[no_worse("brier")])
+    better = judged(spec, holdout.with_columns(live="linear"))["gate"]
+    worse = judged(spec, holdout.with_columns(live="candidate", candidate="linear"))["gate"]
+    for verdict, word, sign in ((better, "better", -1.0), (worse, "worse", 1.0)):
+        found = verdict.reading
+        value = sign * (found.value or 0.0)
+        low, high = sorted((sign * (found.low or 0.0), sign * (found.high or 0.0)))
+        assert 0 < low <= value <= high
+        assert f"brier is {word} by {value:.4f} [{low:.4f}, {high:.4f}] than that of live" in verdict.why
+
+
+def test_no_difference_has_no_sign_and_is_no_improvement(a_spec: MakeSpec) -> None:
+    equal = a_holdout().with_columns(linear="candidate", live="candidate")
+    verdicts = judged(a_spec(gates=[no_worse("brier")]), equal)
+    assert "does not beat the linear model: brier is worse by 0.0000 [0.0000, 0.0000]" in verdicts["linear"].why
+    assert "worse by 0.0000 [0.0000, 0.0000] than that of live" in verdicts["gate"].why
+
+
+def test_a_comparison_with_a_plain_model_that_cannot_be_made_is_unknown(a_spec: MakeSpec) -> None:
+    verdict = judged(a_spec(), a_holdout().with_columns(label=pl.lit(None, pl.Float64)))["linear"]
+    assert (verdict.grade, verdict.why) == (Grade.UNKNOWN, "brier could not be compared with that of the linear model")
+
+
+def test_a_candidate_that_differs_by_rounding_only_is_no_worse(a_spec: MakeSpec) -> None:
+    wide = a_holdout()
+    narrow = pl.col("candidate").cast(pl.Float32).cast(pl.Float64)
+    for metric in ("log_loss", "brier", "roc_auc"):
+        spec = a_spec(gates=[no_worse(metric)])
+        for candidate in (narrow, pl.col("candidate") * (1 - 1e-8)):
+            rounded = wide.with_columns(live="candidate", candidate=candidate)
+            assert judged(spec, rounded)["gate"].grade is Grade.PASS
+    spec = a_spec(gates=[no_worse("brier")])
+    less = wide.with_columns(live="candidate", candidate=pl.col("candidate") * 0.99)
+    assert judged(spec, less)["gate"].grade is Grade.FAIL

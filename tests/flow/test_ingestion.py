@@ -16,7 +16,7 @@ from holdfast.core.signature import Column
 from holdfast.core.spec import Data, Decide, Feed, Gate, Label, Model, ReleasePlan, Step, SystemSpec
 from holdfast.engines.memory import MemoryCatalog, MemoryLake
 from holdfast.errors import SourceError
-from holdfast.flow.ingestion import Ingested, feed_tables, ingest, intake, lineage
+from holdfast.flow.ingestion import Ingested, feed_tables, forget, ingest, intake, lineage
 from holdfast.flow.joins import assemble
 from holdfast.flow.rows import row_ids
 
@@ -322,3 +322,29 @@ def test_no_row_is_lost_whatever_is_read(lengths, data):
     kept = place.tables()["trips"]
     assert kept.height <= done.rows_kept
     assert not kept.height or kept.select("id", "listed_at", "planned_at").null_count().row(0) == (0, 0, 0)
+
+
+def test_rows_that_were_lost_come_back_when_the_files_are_forgotten(place):
+    place.ingest()
+    before = place.tables()
+    place.lake = MemoryLake()
+    assert place.ingest().rows_kept == 0
+    forget(place.catalog, SPEC)
+    assert place.ingest().rows_kept == 7
+    assert all(place.tables()[name].equals(frame) for name, frame in before.items())
+
+
+def test_files_that_are_read_again_leave_each_row_one(place):
+    place.ingest()
+    before = place.tables()
+    forget(place.catalog, SPEC)
+    assert place.ingest().feeds["trips"].newest == at(10)
+    assert all(place.tables()[name].equals(frame) for name, frame in before.items())
+    with place.catalog.read() as tx:
+        assert [file.name for file in lineage(tx, SPEC)] == ["a"] * 4
+
+
+def test_a_system_that_took_in_nothing_has_nothing_to_forget(place):
+    forget(place.catalog, SPEC)
+    with place.catalog.read() as tx:
+        assert lineage(tx, SPEC) == ()

@@ -16,6 +16,7 @@ from holdfast.engines.memory import MemoryLake
 from holdfast.flow.monitors import RECENT_DAYS, Monitoring, Reference
 from holdfast.flow.predictions import LivePredictions
 from holdfast.tasks.classification import Classification
+from holdfast.tasks.regression import Regression
 from holdfast.testing import START
 
 DAY = timedelta(days=1)
@@ -294,3 +295,21 @@ def test_a_loss_that_was_never_promised_is_unknown(watch, traffic) -> None:
 def test_verdicts_carry_the_time_of_their_evaluation(watch, traffic) -> None:
     traffic.day(0, [0.3], [0.0])
     assert watch(MEAN).at(0)[0].at == START + DAY
+
+
+@pytest.mark.parametrize("metric", Regression.errors)
+def test_a_regressions_error_above_what_was_promised_alarms(a_spec: MakeSpec, lake, tx, traffic, metric: str) -> None:
+    monitor = Monitor(check="quality", name="quality", options={"metric": metric})
+    live = LivePredictions(a_spec(monitors=[monitor]), lake, "probability")
+    task = Regression()
+    monitoring = Monitoring(a_spec(monitors=[monitor]), task, live)
+    reference = Reference(version="1", blocks=(), facts={}, promised={metric: 1.0})
+    grades = []
+    for day in range(8):
+        error = 0.5 if day < 3 else 5.0
+        traffic.day(day, [2.0] * 20, [2.0 + error] * 20)
+        now = START + (day + 2) * DAY
+        [verdict] = monitoring.run(tx, monitor, reference, {"task": task}, now)
+        grades.append(verdict.grade)
+    assert grades[:3] == [Grade.PASS] * 3
+    assert grades[-1] is Grade.FAIL

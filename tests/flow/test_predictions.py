@@ -11,7 +11,7 @@ import pytest
 from holdfast.core.evidence import Role
 from holdfast.core.spec import SystemSpec
 from holdfast.engines.memory import MemoryLake
-from holdfast.flow.predictions import KEPT_BLOCKS, LivePredictions
+from holdfast.flow.predictions import KEPT_BLOCKS, LivePredictions, with_delivered_labels
 from holdfast.testing import START, hours
 
 DAY = timedelta(days=1)
@@ -161,3 +161,54 @@ def test_days_on_which_the_clocks_change_are_23_or_25_hours(
     assert (live.day_of(start), live.day_of(end - edge), live.day_of(end)) == (day, day, day + DAY)
     assert live.last_complete_day(end) == day
     assert live.last_mature_day(end + DAY) == day
+
+
+# Labels for training
+
+
+def assembled(*keys: str, label: float | None = None) -> pl.DataFrame:
+    known = None if label is None else NOON + hours(1)
+    columns = {"key": list(keys), "label": [label] * len(keys), "label_known_at": [known] * len(keys)}
+    times = {"label": pl.Float64, "label_known_at": pl.Datetime("us", "UTC")}
+    return pl.DataFrame(columns, schema_overrides=times)
+
+
+def trained_on(spec: SystemSpec, lake: MemoryLake, rows: pl.DataFrame, now: datetime) -> dict[str, float | None]:
+    made = with_delivered_labels(spec, lake, rows, now)
+    assert made.schema == rows.schema
+    return dict(made.select("key", "label").iter_rows())
+
+
+def test_a_label_that_was_delivered_is_trained_on(a_spec, lake: MemoryLake, traffic) -> None:
+    traffic.label(["a"], [1.0], NOON + hours(2))
+    made = with_delivered_labels(a_spec(), lake, assembled("b", "a"), START + DAY)
+    assert made.rows() == [("b", None, None), ("a", 1.0, NOON + hours(2))]
+    assert trained_on(a_spec(), lake, assembled("a", label=0.0), START + DAY) == {"a": 1.0}
+
+
+def test_the_newest_revision_of_a_delivered_label_is_trained_on(a_spec, lake: MemoryLake, traffic) -> None:
+    traffic.label(["a"], [0.0], NOON + hours(2), revision=1)
+    traffic.label(["a"], [1.0], NOON + hours(3), revision=0)
+    assert trained_on(a_spec(), lake, assembled("a"), START + DAY) == {"a": 0.0}
+
+
+def test_a_label_delivered_later_is_not_yet_trained_on(a_spec, lake: MemoryLake, traffic) -> None:
+    traffic.label(["a"], [0.0], NOON + hours(1))
+    traffic.label(["a", "b"], [1.0, 1.0], NOON + hours(3), revision=1)
+    assert trained_on(a_spec(), lake, assembled("a", "b"), NOON + hours(2)) == {"a": 0.0, "b": None}
+
+
+def test_labels_of_the_feed_come_with_the_rows_and_not_from_the_record(a_spec, lake: MemoryLake, traffic) -> None:
+    rows = assembled("a", label=1.0)
+    assert with_delivered_labels(a_spec(), lake, rows, START + DAY) is rows
+    at = np.array([0], dtype=np.int64)
+    traffic.recorder.record_labels(
+        "orders",
+        output="probability",
+        keys=["a"],
+        values=np.zeros(1),
+        known_at=at,
+        ingested_at=at,
+        source=a_spec().data.label.feed,
+    )
+    assert with_delivered_labels(a_spec(), lake, rows, START + DAY) is rows

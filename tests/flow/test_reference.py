@@ -14,6 +14,7 @@ from holdfast.flow.monitors import Reference
 from holdfast.flow.reference import REFERENCE_DAYS, make_reference, promised_losses
 from holdfast.stats.bootstrap import block_bootstrap_mean
 from holdfast.tasks.classification import Classification
+from holdfast.tasks.regression import Regression
 from holdfast.testing import START
 
 MakeSpec = Callable[..., SystemSpec]
@@ -99,3 +100,14 @@ def test_rows_without_a_label_promise_nothing(a_spec: MakeSpec) -> None:
     cut = pl.int_range(pl.len()) % 2 == 0
     half = holdout.with_columns(label=pl.when(cut).then("label"))
     assert promised_losses(a_spec(), TASK, half) == promised_losses(a_spec(), TASK, holdout.filter(cut))
+
+
+def test_errors_of_a_regression_are_promised_too(a_spec: MakeSpec) -> None:
+    task = Regression()
+    holdout = scored(14)
+    promised = promised_losses(a_spec(), task, holdout)
+    assert set(promised) == {"absolute_error", "squared_error", "mae", "rmse"}
+    assert promised["mae"] == pytest.approx(promised["absolute_error"])
+    rmse = math.sqrt(((holdout["label"] - 0.4) ** 2).mean())  # type: ignore[arg-type]
+    assert rmse < promised["rmse"] < 1.2 * rmse
+    assert promised_losses(a_spec(), task, holdout, ({"mae": 3.0},))["mae"] == 3.0

@@ -128,3 +128,19 @@ def test_a_snapshot_that_lacks_a_column_or_is_none_is_named(snapshot: Callable[.
     (tmp_path / "cut.parquet").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match="cannot be read"):
         split_rows(spec(), tmp_path / "cut.parquet", NOW)
+
+
+def test_data_that_ended_long_ago_holds_out_its_newest_labelled_days(snapshot: Callable[..., Path]) -> None:
+    split = split_rows(spec(), snapshot(), NOW + timedelta(days=4000))
+    newest = START + (24 * 42 - 1) * HOUR
+    assert split.holdout["event_at"].max() == newest == datetime(2013, 4, 12, 4, tzinfo=UTC)
+    assert split.start == datetime(2013, 4, 6, 4, tzinfo=UTC)  # seven days, the newest row's among them
+    assert split.end == datetime(2013, 4, 13, 4, tzinfo=UTC)
+
+
+def test_where_labels_stopped_the_hold_out_is_the_newest_days_that_have_some(snapshot: Callable[..., Path]) -> None:
+    stopped = pl.when(pl.col("x") < 24 * 20 - 1).then("label")  # to the end of 20 March
+    split = split_rows(spec(), snapshot(label=stopped), NOW)
+    assert split.end == datetime(2013, 3, 21, 4, tzinfo=UTC)
+    assert split.end - split.start == timedelta(days=7)
+    assert len(split.holdout) == 7 * 24

@@ -119,7 +119,7 @@ def test_the_served_model_is_the_one_that_was_scored(request_of: Make, tmp_path:
     model = load_model(artifact, sign(artifact, keys.private), keys.public)
     held = pl.read_parquet(request.out / "holdout.parquet")
     output = model.predict_frame(held)
-    np.testing.assert_allclose(output, held["candidate"].to_numpy(), atol=1e-5)
+    np.testing.assert_array_equal(output, held["candidate"].to_numpy())  # bit for bit
     assert Classification().metrics(held["label"].to_numpy(), output)["brier"] == pytest.approx(result.metrics["brier"])
     assert model.signature.hash() == result.signature_hash
     assert set(held.columns) >= {"key", "unit", "event_at", "label", "candidate", "linear", "trivial", *COLUMNS}

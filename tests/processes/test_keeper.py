@@ -1,5 +1,7 @@
 """The keeper's rounds on a small trained state, in this process."""
 
+import signal
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -12,8 +14,9 @@ from holdfast.core import routes
 from holdfast.core.clock import SystemClock
 from holdfast.core.records import Job, Mark, Run, SystemFile, Token
 from holdfast.core.specfile import read_spec
+from holdfast.errors import Tampered
 from holdfast.opening import open_system, teller
-from holdfast.processes.keeper import Keeper
+from holdfast.processes.keeper import Keeper, main
 from holdfast.serve.heartbeat import read_heartbeat
 from holdfast.state import State, open_state, put_in_force
 from holdfast.tokens import make_token
@@ -136,3 +139,52 @@ def test_notices_go_to_the_webhook_and_its_secret_not_to_the_log(monkeypatch, ca
     assert "cannot be reached" in caplog.text
     assert "orders: to nobody" in caplog.text
     assert "s3cret" not in caplog.text
+
+
+def test_an_artifact_that_cannot_be_mended_stops_neither_routes_nor_the_lake(
+    state: State, keeper: Keeper, monkeypatch
+) -> None:
+    rolled: list[int] = []
+    monkeypatch.setattr(state.lake, "roll", lambda: rolled.append(1))
+
+    def fail() -> None:
+        raise Tampered("the blob was changed")
+
+    monkeypatch.setattr(keeper, "_mend_artifacts", fail)
+    keeper.round()
+    assert rolled == [1]
+    assert error_of(state, "*") == "the blob was changed"
+    assert state.routes_path.exists()
+
+
+def test_being_told_to_stop_ends_a_round_in_its_middle_and_closes_what_is_open(deployed: Path, monkeypatch) -> None:
+    done: list[str] = []
+    close = Keeper.close
+
+    class Silent:
+        def __init__(self, _: State, __: object, listening: socket.socket) -> None:
+            self.listening = listening
+
+        def start(self) -> None:
+            """Serves nobody."""
+
+        def stop(self) -> None:
+            self.listening.close()
+            done.append("console")
+
+    def in_the_middle(_: Keeper) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        done.append("the round went on")
+
+    monkeypatch.setattr("holdfast.processes.keeper._Console", Silent)
+    monkeypatch.setattr("holdfast.processes.keeper.log_to_stderr", lambda: None)
+    monkeypatch.setattr(Keeper, "round", in_the_middle)
+    monkeypatch.setattr(Keeper, "close", lambda self: (done.append("keeper"), close(self))[1])
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    listening = socket.create_server(("127.0.0.1", 0))
+    try:
+        main(["--state", str(deployed / "state"), "--fd", str(listening.detach())])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert done == ["keeper", "console"]

@@ -181,6 +181,20 @@ def test_a_bad_label_is_refused_with_its_place(call, body, message):
     assert message in answer.json()["error"]
 
 
+@pytest.mark.parametrize(
+    ("label", "column", "expected"),
+    [
+        ({"label": 3}, "label", "0 or 1"),
+        ({"label": 1, "known_at": "2999-01-01T00:00:00Z"}, "known_at", "a time that is not in the future"),
+    ],
+)
+def test_a_label_that_cannot_be_is_422_with_its_row_and_none_is_recorded(call, served, label, column, expected):
+    answer = call("POST", "/labels/flights", {"labels": [{"key": "a", "label": 1}, {"key": "b", **label}]})
+    said = answer.json()
+    assert (answer.status_code, said["row"], said["column"], said["expected"]) == (422, 1, column, expected)
+    assert served.lake.scan("labels", "flights").is_empty()
+
+
 # What is refused
 
 

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from holdfast.core.clock import ManualClock
 from holdfast.core.evidence import Grade, Limit
 from holdfast.core.inputs import read_frame
-from holdfast.core.protocols import LABELS
+from holdfast.core.protocols import LABELS, READINGS
 from holdfast.core.records import Incident, Job, Release, Run, Snapshot, Version
 from holdfast.core.signature import Column
 from holdfast.core.spec import (
@@ -440,3 +440,53 @@ def test_two_systems_in_one_state_do_not_touch_each_other(tmp_path: Path) -> Non
     with state.catalog.read() as tx:
         assert set(state.routes(tx).systems) == {"one", "two"}
         audit.verify(tx.audit_log())
+
+
+def test_what_monitors_measured_is_on_record(live_system) -> None:
+    life = live_system(monitors=(DRIFT,))
+    life.days(3)
+    found = life.state.lake.scan(READINGS.name, "orders")
+    assert set(found["subject"]) >= {"x", "y"}
+    assert set(found.select("monitor", "check", "version").unique().rows()) == {("drift", "drift", "1")}
+    assert found["reading_id"].n_unique() == found.height
+    assert found["at"].n_unique() >= 2
+
+
+def test_a_label_that_was_delivered_is_in_the_next_snapshot(live_system) -> None:
+    rows = orders(60)
+    silent = rows.with_columns([pl.lit(None, rows[name].dtype).alias(name) for name in LATE])
+    life = live_system(pl.concat([rows.head(BEGIN * ROWS), silent.slice(BEGIN * ROWS)]))
+    life.days(2)
+    known = microseconds(pl.Series([life.clock.now()]))
+    Recorder(life.state.lake.writer).record_labels(
+        "orders",
+        output="probability",
+        keys=[f"o{BEGIN * ROWS + 1}"],
+        values=np.ones(1),
+        known_at=known - 1,
+        ingested_at=known,
+    )
+    before = life.all(Snapshot)[0].labelled
+    life.system.submit_training("again")
+    life.tick()
+    assert life.all(Snapshot)[-1].labelled - before == 1 + _came_since(rows)
+
+
+def _came_since(rows: pl.DataFrame) -> int:
+    """Labels of the history that were not yet known when the system began."""
+    begin = START + BEGIN * DAY
+    return rows.head(BEGIN * ROWS).filter(pl.col("label_known_at") > begin).height
+
+
+def test_a_candidate_with_a_column_that_live_does_not_take_is_rejected(live_system) -> None:
+    life = live_system()
+    life.days(1)
+    spec = a_spec()
+    wider = {**spec.data.columns, "z": Column(name="z", type="number")}
+    world = a_world(life.world.assembled.with_columns(z=pl.col("x") + 1))
+    grown = replace(spec, data=replace(spec.data, columns=wider))
+    changed = Life(life.state, grown, world, life.clock)
+    changed.system.submit_training("a new column")
+    changed.tick()
+    assert (changed.newest.state, changed.live) == ("rejected", "1")
+    assert "z: what is live does not take it" in changed.newest.why

@@ -98,3 +98,12 @@ def test_the_trivial_answer_is_the_best_constant() -> None:
     for name in TASK.losses:
         at_best = TASK.loss(name, y, np.full(5, best)).mean()
         assert all(at_best <= TASK.loss(name, y, np.full(5, p)).mean() for p in np.linspace(0, 1, 101))
+
+
+def test_labels_are_zero_or_one() -> None:
+    assert [TASK.refuses_label(value) for value in (0, 1, 0.0, 1.0, True)] == [""] * 5
+    assert [TASK.refuses_label(value) for value in (3, -1, 0.5, np.nan, np.inf)] == ["0 or 1"] * 5
+
+
+def test_no_error_beside_the_losses_is_watched() -> None:
+    assert TASK.errors == ()

@@ -67,3 +67,14 @@ def test_the_trivial_answer_is_the_best_constant() -> None:
     y = np.array([0.0, 1, 2, 50, 90])
     best = TASK.loss("absolute_error", y, np.full(5, TASK.trivial(y))).mean()
     assert all(best <= TASK.loss("absolute_error", y, np.full(5, c)).mean() for c in np.linspace(0, 90, 91))
+
+
+def test_labels_are_finite() -> None:
+    assert [TASK.refuses_label(value) for value in (0, -3.5, 1e300)] == [""] * 3
+    assert [TASK.refuses_label(value) for value in (np.nan, np.inf, -np.inf)] == ["a finite number"] * 3
+
+
+def test_its_errors_are_metrics_of_which_less_is_better() -> None:
+    assert TASK.errors == ("mae", "rmse")
+    assert set(TASK.errors) <= set(METRICS)
+    assert not any(TASK.higher_is_better(name) for name in TASK.errors)

@@ -12,7 +12,7 @@ import polars as pl
 from holdfast.backtest.faults import Fault, swapped
 from holdfast.backtest.scoring import Outcome, score_replay
 from holdfast.core.blocks import block_bounds, day_of
-from holdfast.core.clock import ManualClock, stopwatch_s
+from holdfast.core.clock import ManualClock, cpu_s, stopwatch_s
 from holdfast.core.inputs import read_frame
 from holdfast.core.protocols import Transaction
 from holdfast.core.records import Job, Release
@@ -62,13 +62,13 @@ def replay(
     Raises HoldfastError when the first training leads to no live version: then nothing would answer.
     """
     with tempfile.TemporaryDirectory(prefix="holdfast-backtest-") as directory:
-        began = stopwatch_s()
+        began, cpu_before = stopwatch_s(), cpu_s()
         run = _Replay(with_policy(spec, policy), world, memory_state(Path(directory)), start, faults, progress)
         run.to(end)
-        took_s = stopwatch_s() - began
+        took_s, used_s = stopwatch_s() - began, cpu_s() - cpu_before
         run.system.close()
         scored = score_replay(run.system, world.assembled, faults, start=start, end=end, took_s=took_s)
-        return msgspec.structs.replace(scored, refused=run.refused)
+        return msgspec.structs.replace(scored, refused=run.refused, cpu_s=used_s)
 
 
 class _Replay:

@@ -1,10 +1,12 @@
 """A backtest's report: as JSON for scripts, as tables for people."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from math import isnan
 from typing import Any
 
 import msgspec
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -15,7 +17,7 @@ METRICS = {
     "classification": ("log_loss", "brier", "roc_auc", "bias"),
     "regression": ("mae", "rmse", "r2", "bias"),
 }
-"""The metrics that a report shows, by task; the first is shown by month."""
+"""The metrics that a report shows, by task."""
 FAULT_FIELDS = ("name", "injected_at", "detected_at", "check", "action")
 
 
@@ -75,15 +77,15 @@ def show(report: Report, task: str, console: Console) -> None:
     """Print the report as tables."""
     shown = metrics_of(task, next(iter(report.policies.values())))
     console.print(_policies(report, shown))
-    console.print(_months(report, shown[0]))
+    console.print(_months(report, shown))
     console.print(_alarms(report))
     if report.faults:
         console.print(_faults(report))
     total = sum(outcome.predictions for outcome in report.policies.values())
     total += report.faulted.predictions if report.faulted else 0
     console.print(
-        f"{total:,} predictions through the whole loop, {report.predictions_per_s:,.0f} a second and process "
-        f"(training left out); {report.took_s:.0f} s in all"
+        f"{total:,} predictions through the whole loop, {report.predictions_per_s:,.0f} a second of CPU "
+        f"(trainings left out); {report.took_s:.0f} s in all"
     )
 
 
@@ -103,19 +105,31 @@ def any_live(state: str) -> bool:
     return state in ("live", "retired")
 
 
-def _months(report: Report, metric: str) -> Table:
-    table = Table(title=f"{metric} by month", title_justify="left")
-    table.add_column("month")
-    for name in report.policies:
-        table.add_column(name, justify="right")
+def _months(report: Report, shown: tuple[str, ...]) -> Table:
+    """A row per month; in each cell the policies in their order, the best of the first metric in bold."""
+    title = f"By month, each {' / '.join(report.policies)}"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for column in ("month", *shown):
+        table.add_column(column, no_wrap=True)
     found = {name: {month["month"]: month for month in run.by_month} for name, run in report.policies.items()}
     for month in sorted({month for months in found.values() for month in months}):
-        values = [months.get(month, {}).get(metric) for months in found.values()]
-        known = [value for value in values if value is not None and not isnan(value)]
-        best = min(known, default=None)
-        cells = (f"[bold]{_number(v)}[/bold]" if v is not None and v == best else _number(v) for v in values)
+        scored = [months.get(month, {}) for months in found.values()]
+        cells = [_side_by_side([each.get(metric) for each in scored]) for metric in shown]
+        best = min((v for each in scored if (v := each.get(shown[0])) is not None and not isnan(v)), default=None)
+        cells[0] = _side_by_side([each.get(shown[0]) for each in scored], best)
         table.add_row(month, *cells)
     return table
+
+
+def _side_by_side(values: Sequence[float | None], best: float | None = None) -> str:
+    return " ".join(f"[bold]{_short(v)}[/bold]" if best is not None and v == best else _short(v) for v in values)
+
+
+def _short(value: float | None) -> str:
+    """Three decimals without the zero before them; larger numbers with four digits."""
+    if value is None or isnan(value):
+        return "-"
+    return f"{value:.4g}" if abs(value) >= 1 else f"{value:.3f}".replace("0.", ".", 1)
 
 
 def _alarms(report: Report) -> Table:

@@ -56,10 +56,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def predictions_per_s(self) -> float:
-        """Predictions per second of one process through the whole loop, waiting for training jobs left out."""
+        """Predictions per second of CPU through the whole loop, over all runs; trainings run in processes of their own
+        and are left out. CPU and not the clock, because runs and trainings share the cores."""
         outcomes = [*self.policies.values(), *([self.faulted] if self.faulted else [])]
-        looped_s = sum(outcome.took_s - outcome.training_s for outcome in outcomes)
-        return sum(outcome.predictions for outcome in outcomes) / looped_s if looped_s > 0 else 0.0
+        used_s = sum(outcome.cpu_s for outcome in outcomes)
+        return sum(outcome.predictions for outcome in outcomes) / used_s if used_s > 0 else 0.0
 
 
 class _Task(msgspec.Struct, frozen=True, kw_only=True):

@@ -73,6 +73,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     detections: tuple[Detection, ...]
     false_alarms_per_month: float
     """Alarms without harm per 30 days."""
+    cpu_s: float = 0.0
+    """CPU seconds of the process that replayed: the whole loop, without the trainings, which run in their own."""
     took_s: float
     training_s: float
     """Wall time of it spent waiting for training jobs."""

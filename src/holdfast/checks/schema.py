@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from holdfast.checks.stated import within
@@ -15,6 +17,9 @@ NUMBERS = 0.05
 CATEGORIES = 0.5
 """Share of a category column's values that training never saw above which it is a failure: renamed codes."""
 LEAST_ROWS = 30
+
+
+Flags = npt.NDArray[np.bool_]
 
 
 class Schema(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -70,39 +75,48 @@ def _column(column: Column, counted: Sequence[dict[str, Any]], rows: int) -> Rea
 def _count(rows: pl.DataFrame, signature: Signature) -> dict[str, Any]:
     """Per column (wrongly typed, nulls, outside, what is wrong), and under ``rows`` how many rows have any outside."""
     found: dict[str, Any] = {}
-    flags: list[pl.Expr] = []
+    types, anywhere = rows.schema, np.zeros(rows.height, dtype=np.bool_)
+    right = []
     for column in signature.columns:
-        wrong = _wrong_type(rows, column)
+        wrong = _wrong_type(types.get(column.name), column)
         if wrong:
             found[column.name] = (rows.height, 0, 0, wrong)
         else:
-            flags.append(_is_outside(column).fill_null(False).alias(column.name))
-    flagged = rows.select(flags) if flags else pl.DataFrame()
-    sums = flagged.sum().row(0) if flagged.height else (0,) * flagged.width
-    for name, outside in zip(flagged.columns, sums, strict=True):
-        series = rows[name]
-        nulls = series.null_count() + (int(series.is_nan().sum()) if series.dtype.is_float() else 0)
-        found[name] = (0, nulls, int(outside or 0), "")
-    any_outside = flagged.select(pl.any_horizontal(pl.all()).sum()).item() if flagged.height else 0
-    found["rows"] = rows.height if any(one[0] for one in found.values()) else int(any_outside or 0)
+            right.append(column)
+    numbers = [column for column in right if column.type != "category"]
+    if numbers:
+        found |= _numbers(rows, numbers, anywhere)
+    for column in right:
+        if column.type == "category":
+            series = rows[column.name]
+            unseen = _unseen(series, column)
+            anywhere |= unseen
+            found[column.name] = (0, series.null_count(), int(unseen.sum()), "")
+    found["rows"] = rows.height if any(one[0] for one in found.values()) else int(anywhere.sum())
     return found
 
 
-def _wrong_type(rows: pl.DataFrame, column: Column) -> str:
-    if column.name not in rows.columns:
+def _numbers(rows: pl.DataFrame, numbers: Sequence[Column], anywhere: Flags) -> dict[str, Any]:
+    """Counts of all number columns at once; rows with a value outside are marked in `anywhere`."""
+    values = rows.select([pl.col(column.name).cast(pl.Float64) for column in numbers]).to_numpy()
+    low = np.array([-np.inf if column.low is None else column.low for column in numbers])
+    high = np.array([np.inf if column.high is None else column.high for column in numbers])
+    outside = (values < low) | (values > high)
+    anywhere |= outside.any(axis=1)
+    counts = zip(np.isnan(values).sum(axis=0).tolist(), outside.sum(axis=0).tolist(), strict=True)
+    return {column.name: (0, *count, "") for column, count in zip(numbers, counts, strict=True)}
+
+
+def _unseen(series: pl.Series, column: Column) -> Flags:
+    if not column.categories:
+        return np.zeros(len(series), dtype=np.bool_)
+    return (~series.cast(pl.String).is_in(list(column.categories))).fill_null(False).to_numpy()
+
+
+def _wrong_type(kind: pl.DataType | None, column: Column) -> str:
+    if kind is None:
         return f"the rows have no column {column.name}"
-    kind = rows.schema[column.name]
     is_text = not (kind.is_numeric() or kind in (pl.Boolean, pl.Null))
     if kind == pl.Null or is_text == (column.type == "category"):
         return ""
     return f"{column.name} is {kind} where a {column.type} is expected"
-
-
-def _is_outside(column: Column) -> pl.Expr:
-    value = pl.col(column.name)
-    if column.type == "category":
-        return ~value.cast(pl.String).is_in(list(column.categories)) if column.categories else pl.lit(False)
-    number = value.cast(pl.Float64).fill_nan(None)
-    below = number < column.low if column.low is not None else pl.lit(False)
-    above = number > column.high if column.high is not None else pl.lit(False)
-    return below | above

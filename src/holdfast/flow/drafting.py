@@ -105,7 +105,7 @@ def draft(
     own = [column for column in rows.features if column not in (key, unit, *RESERVED)]
     for column in sorted(RESERVED.intersection(rows.features) - {key, label_column}):
         found.note(f"{column} is no feature: Holdfast uses that name itself; rename it in the feed to use it")
-    own += [unit] if unit else []
+    own += [unit] if unit and unit not in RESERVED else []
     columns = describe(data, frames, own, label_column, found)
     data = msgspec.structs.replace(data, columns=columns)
     if not columns:

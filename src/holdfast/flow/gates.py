@@ -19,6 +19,8 @@ from holdfast.stats import bootstrap, histogram
 
 LEAST_ANSWERED = 30
 """Fewer recorded answers than this say nothing about skew."""
+ROUNDING = 1e-6
+"""Served answers are 32 bits wide: a difference of at most this share of a metric is none."""
 CONFIDENCE = 0.9
 """Confidence of the two-sided interval on how much worse a candidate is."""
 
@@ -138,12 +140,12 @@ def _beats_baselines(spec: SystemSpec, task: Task, window: Window) -> list[Verdi
             continue
         worse, low, high, rows = compare(task, window, loss, task.output, name)
         reading = Reading(name=f"{loss}_over_{name}", value=worse, low=low, high=high, rows=rows)
-        won = worse < 0
-        word = "beats" if won else "does not beat"
-        why = f"the candidate {word} the {name} model: {loss} is {_by(worse, low, high)} on {rows:,} rows"
-        verdicts.append(
-            Verdict(grade=Grade.PASS if won else Grade.FAIL, check="baseline", reading=reading, why=why, monitor=name)
-        )
+        if np.isnan(worse):
+            grade, why = Grade.UNKNOWN, f"{loss} could not be compared with that of the {name} model"
+        else:
+            grade, word = (Grade.PASS, "beats") if worse < 0 else (Grade.FAIL, "does not beat")
+            why = f"the candidate {word} the {name} model: {loss} is {_by(worse, low, high)} on {rows:,} rows"
+        verdicts.append(Verdict(grade=grade, check="baseline", reading=reading, why=why, monitor=name))
     return verdicts
 
 
@@ -158,7 +160,7 @@ def _no_worse(gate: Gate, task: Task, window: Window, metric: str) -> Verdict:
     if np.isnan(worse):
         why = f"{metric} could not be compared with {gate.limit.no_worse_than}"
         return Verdict(grade=Grade.UNKNOWN, check=gate.check, reading=reading, why=why, monitor=gate.name)
-    passed = worse <= gate.limit.margin
+    passed = worse <= gate.limit.margin + ROUNDING * _level(task, window, metric, other)
     why = (
         f"{metric} is {_by(worse, low, high)} than that of {gate.limit.no_worse_than} on the same {rows:,} rows; "
         f"worse by up to {gate.limit.margin:g} is accepted"
@@ -167,11 +169,19 @@ def _no_worse(gate: Gate, task: Task, window: Window, metric: str) -> Verdict:
     return Verdict(grade=grade, check=gate.check, reading=reading, why=why, monitor=gate.name)
 
 
+def _level(task: Task, window: Window, metric: str, output: str) -> float:
+    """How large a metric is on the labelled rows, whatever its sign."""
+    rows = window.rows().filter(pl.col("label").is_not_null())
+    y, answers = rows["label"].to_numpy(), rows[output].to_numpy()
+    value = task.loss(metric, y, answers).mean() if metric in task.losses else task.metrics(y, answers)[metric]
+    return abs(float(value))
+
+
 def _by(worse: float, low: float, high: float) -> str:
     """How much worse or better, with the interval in the same direction."""
-    if worse > 0:
-        return f"worse by {worse:.4f} [{low:.4f}, {high:.4f}]"
-    return f"better by {-worse:.4f} [{-high:.4f}, {-low:.4f}]"
+    if worse < 0:
+        return f"better by {-worse:z.4f} [{-high:z.4f}, {-low:z.4f}]"
+    return f"worse by {worse:z.4f} [{low:z.4f}, {high:z.4f}]"
 
 
 def compare(task: Task, window: Window, metric: str, output: str, other: str) -> tuple[float, float, float, int]:

@@ -96,16 +96,17 @@ def fold(release: Release, block: Block, task: Task, plan: ReleasePlan, score: S
 
 def step(tx: Transaction, release: Release, plan: ReleasePlan, now: datetime) -> Release:
     """Move a release on, back, or not at all, on the evidence folded so far. Stores it either way."""
-    alpha = 1 - plan.decide.confidence
+    folded = release.comparison
+    decision = sequential.decide(folded.log_wealth_not_worse, folded.log_wealth_worse, 1 - plan.decide.confidence)
     # The plan may have become shorter since the release began.
     stage, following = plan.steps[min(release.step, len(plan.steps) - 1)], plan.steps[release.step + 1 :]
-    if _wealth(release.comparison.log_wealth_worse) >= 1 / alpha:
+    if decision == "worse":
         return roll_back(tx, release, f"worse than version {release.against}: {evidence_text(release, plan)}", now)
     waited = release.step_since is not None and now - release.step_since >= stage.least
     last_before_live = not following or following[0].stage == "live"
     if waited and not last_before_live:
         return _take_step(tx, release, release.step + 1, plan, f"no evidence against it in {stage.stage}", now)
-    if waited and _wealth(release.comparison.log_wealth_not_worse) >= 1 / alpha:
+    if waited and decision == "not worse":
         return _promote(tx, release, f"not worse than version {release.against}: {evidence_text(release, plan)}", now)
     if now - release.at >= plan.decide.within:
         why = f"undecided after {plan.decide.within.days} days, so version {release.against} stays: "

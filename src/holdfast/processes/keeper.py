@@ -137,20 +137,22 @@ class Keeper:
         return system
 
     def _keep_house(self) -> None:
-        """Publish what the round changed, and roll sealed segments."""
-        problem = ""
-        try:
-            self._state.publish_routes()
-            self._mend_artifacts()
-            now = self._clock.now()
-            if self._rolled_at is None or now - self._rolled_at >= ROLL_EVERY:
-                self._rolled_at = now
-                self._state.lake.roll()
-        except Exception as error:
-            problem = _said(error)
-            if not isinstance(error, HoldfastError):
-                log.exception("publishing routes or rolling the lake failed")
-        self._note(STATE_WIDE, problem)
+        """Publish what the round changed, mend artifacts, roll sealed segments; what fails stops no other."""
+        problems = []
+        for step in (self._state.publish_routes, self._mend_artifacts, self._roll):
+            try:
+                step()
+            except Exception as error:
+                problems.append(_said(error))
+                if not isinstance(error, HoldfastError):
+                    log.exception("publishing routes, mending artifacts or rolling the lake failed")
+        self._note(STATE_WIDE, "; ".join(problems))
+
+    def _roll(self) -> None:
+        now = self._clock.now()
+        if self._rolled_at is None or now - self._rolled_at >= ROLL_EVERY:
+            self._rolled_at = now
+            self._state.lake.roll()
 
     def _mend_artifacts(self) -> None:
         """Where a worker refuses an artifact, unpack it anew from the blobs; the worker tries again by itself."""

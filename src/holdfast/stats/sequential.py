@@ -124,15 +124,15 @@ def decide(not_worse: Sequence[float], worse: Sequence[float], alpha: float) -> 
     """What two folded comparisons say at error level `alpha`, each side for itself.
 
     `not_worse` was folded "below" with the margin as null, `worse` "above" with 0. When both are proved, the
-    candidate is worse but by less than the margin, which the margin accepts: "not worse".
+    candidate is worse by less than the margin: "worse", since nobody gains by taking it.
 
     >>> decide((math.log(30.0),), (0.0,), 0.05), decide((0.0,), (math.log(30.0),), 0.05), decide((), (), 0.05)
     ('not worse', 'worse', 'undecided')
     """
     enough = math.log(1 / alpha)
-    if log_mixture(not_worse) >= enough:
-        return "not worse"
-    return "worse" if log_mixture(worse) >= enough else "undecided"
+    if log_mixture(worse) >= enough:
+        return "worse"
+    return "not worse" if log_mixture(not_worse) >= enough else "undecided"
 
 
 @dataclass(frozen=True)
