@@ -74,13 +74,13 @@ def test_an_empty_window_is_unknown() -> None:
 
 def test_a_check_that_raises_is_unknown_with_its_error(caplog: pytest.LogCaptureFixture) -> None:
     readings = measure(Fake(ValueError("no bins")), a_window(), None)
-    [verdict] = judge_stated(Fake(), "fake", readings, name="f", calibrated=True).verdicts
+    [verdict] = judge_stated(Fake(), "fake", readings, name="f").verdicts
     assert (verdict.grade, verdict.why) == (Grade.UNKNOWN, "the check itself failed: ValueError: no bins")
     assert "check fake failed" in caplog.text
 
 
 def test_a_check_that_cannot_grade_is_unknown_with_its_error(caplog: pytest.LogCaptureFixture) -> None:
-    [verdict] = judge_stated(Fake(KeyError("x")), "fake", [reading(1.0)], name="f", calibrated=True).verdicts
+    [verdict] = judge_stated(Fake(KeyError("x")), "fake", [reading(1.0)], name="f").verdicts
     assert (verdict.grade, verdict.why) == (Grade.UNKNOWN, "the check itself failed: KeyError: 'x'")
     assert "could not grade" in caplog.text
 
@@ -90,7 +90,7 @@ def test_nan_is_unknown_however_it_is_judged() -> None:
     history = {"": [float(i) for i in range(99)]}
     judged = [
         judge_limit("fake", readings, Limit(at_most=1.0), name="f"),
-        judge_stated(Fake(), "fake", readings, name="f", calibrated=True),
+        judge_stated(Fake(), "fake", readings, name="f"),
         judge_window(Fake(), "fake", readings, history, level=0.1, name="f"),
         judge_stream("fake", readings[0], promised=0.5, level=0.1, memory={}, name="f"),
     ]

@@ -17,6 +17,8 @@ LEAST_BLOCKS = 5
 OTHERS = 10
 """A column is constant only when so many values other than its most common one were to be expected; by chance a day
 then has none once in e^10 days."""
+NEARLY = 0.9
+"""A column that had two days with this share of one value may well have one with nothing else (a clear sky)."""
 MISSING_RISE = 0.1
 """A missing share fails when it rises by this much above the worst recent day at least."""
 MISSING_NEAR = 0.07
@@ -160,6 +162,8 @@ def _constant(
         return None  # a handful of values may well be the same
     if present * (1 - float(np.average(common, weights=usual))) < OTHERS:
         return None  # so few other values are usual that a day without one comes by chance
+    if np.sort(common)[-KTH] > NEARLY:
+        return None  # days that are all but constant are usual: the rows of a day share their cause
     note = f"all {present:,} values of {column} are the same; on none of {len(before)} days before they were"
     return _reading("distinct_values", 1.0, column, note, rows=present, low=2.0)
 

@@ -57,15 +57,13 @@ def judge_limit(check: str, readings: Sequence[Reading], limit: Limit, *, name: 
     return _worst_first([_against_limit(check, reading, limit, name) for reading in readings])
 
 
-def judge_stated(check: Check, kind: str, readings: Sequence[Reading], *, name: str, calibrated: bool) -> Evaluation:
+def judge_stated(check: Check, kind: str, readings: Sequence[Reading], *, name: str) -> Evaluation:
     """Grade readings against the check's own stated limit."""
     verdicts = []
     for reading in readings:
         grade, why = (Grade.UNKNOWN, reading.note) if reading.value is None else _graded(check, kind, reading)
         verdicts.append(
-            Verdict(
-                grade=grade, check=kind, reading=reading, why=why or reading.note, monitor=name, calibrated=calibrated
-            )
+            Verdict(grade=grade, check=kind, reading=reading, why=why or reading.note, monitor=name, calibrated=False)
         )
     return _worst_first(verdicts)
 
@@ -99,7 +97,7 @@ def judge_window(
     windows = int((~np.isnan(past)).any(axis=1).sum()) if known else 0
     short = conformal.shortfall(windows, level)
     if short:
-        stated = judge_stated(check, kind, readings, name=name, calibrated=False)
+        stated = judge_stated(check, kind, readings, name=name)
         verdicts = [
             msgspec.structs.replace(v, why=f"{v.why} (not calibrated: {short})", level=level) for v in stated.verdicts
         ]
@@ -161,7 +159,7 @@ def _against_limit(check: str, reading: Reading, limit: Limit, name: str) -> Ver
     grade = Grade.FAIL if bad else Grade.PASS
     about = f"{reading.subject} " if reading.subject else ""
     why = f"{about}{reading.name} {reading.value:.4g} is {bad or 'within its limit'}"
-    return Verdict(grade=grade, check=check, reading=reading, why=why, monitor=name)
+    return Verdict(grade=grade, check=check, reading=reading, why=why, monitor=name, calibrated=False)
 
 
 def unknown(check: str, reading: Reading, name: str) -> Verdict:

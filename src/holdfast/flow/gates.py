@@ -94,7 +94,7 @@ def _judge_gate(gate: Gate, task: Task, window: Window, served: pl.DataFrame) ->
     readings = evaluation.measure(check, window, None)
     if gate.limit.is_stated:
         return evaluation.judge_limit(gate.check, readings, gate.limit, name=gate.name).verdicts
-    return evaluation.judge_stated(check, gate.check, readings, name=gate.name, calibrated=True).verdicts
+    return evaluation.judge_stated(check, gate.check, readings, name=gate.name).verdicts
 
 
 def _judge_skew(gate: Gate, check: Check, window: Window, served: pl.DataFrame) -> Sequence[Verdict]:
@@ -125,7 +125,7 @@ def _judge_skew(gate: Gate, check: Check, window: Window, served: pl.DataFrame) 
     readings = [r for r in evaluation.measure(check, candidate, baseline) if r.subject not in sparse]
     if gate.limit.is_stated:
         return evaluation.judge_limit(gate.check, readings, gate.limit, name=gate.name).verdicts
-    return evaluation.judge_stated(check, gate.check, readings, name=gate.name, calibrated=True).verdicts
+    return evaluation.judge_stated(check, gate.check, readings, name=gate.name).verdicts
 
 
 def _values(column: pl.Series) -> Any:

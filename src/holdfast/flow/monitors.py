@@ -101,7 +101,7 @@ class Monitoring:
         if monitor.limit.is_stated:
             return evaluation.judge_limit(monitor.check, readings, monitor.limit, name=monitor.name)
         if check.evidence == "stated":
-            judged = evaluation.judge_stated(check, monitor.check, readings, name=monitor.name, calibrated=True)
+            judged = evaluation.judge_stated(check, monitor.check, readings, name=monitor.name)
             return _remember_bad_days(judged, window, memory)
         history = self._history(monitor, check, reference, facts)
         return evaluation.judge_window(
