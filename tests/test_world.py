@@ -109,6 +109,15 @@ def test_feeds_are_looked_at_again_after_a_while_and_what_is_new_is_taken_up(fee
 
 
 @pytest.mark.slow
+def test_rows_that_ingestion_sets_aside_are_counted_in_the_world(feeds: LakeFeeds, tmp_path: Path) -> None:
+    now = newest(tmp_path)
+    frame = pl.read_parquet(tmp_path / "orders.parquet").head(3)
+    undated = frame.with_columns(pl.lit(None, frame.schema["at"]).alias("at"))
+    undated.write_parquet(tmp_path / "orders-undated.parquet")
+    assert feeds.world(now).quarantined == 3
+
+
+@pytest.mark.slow
 def test_a_file_that_cannot_be_read_is_told_and_stops_nothing(feeds: LakeFeeds, tmp_path: Path) -> None:
     now = newest(tmp_path)
     (tmp_path / "ends.parquet").write_bytes(b"PAR1 torn")

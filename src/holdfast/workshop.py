@@ -137,7 +137,9 @@ class Workshop:
     def _start(self, job: Job, now: datetime) -> None:
         spec, state = self._spec, self._state
         world = self._feeds.world(now)
-        origin = datasets.Origin(files=world.files, spec_hash=spec_hash(spec), code=code_version())
+        origin = datasets.Origin(
+            files=world.files, rows_quarantined=world.quarantined, spec_hash=spec_hash(spec), code=code_version()
+        )
         rows = with_delivered_labels(spec, state.lake, world.rows(now), now)
         snapshot, _ = datasets.take_snapshot(spec, rows, now=now, blobs=state.blobs, lake=state.lake, origin=origin)
         out = self._out(job)

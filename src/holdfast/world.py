@@ -14,7 +14,7 @@ from holdfast.core.records import FileRef
 from holdfast.core.spec import SystemSpec
 from holdfast.errors import SourceError
 from holdfast.flow.datasets import as_known
-from holdfast.flow.ingestion import Ingested, feed_tables, ingest, lineage
+from holdfast.flow.ingestion import Ingested, feed_tables, ingest, intake, lineage
 from holdfast.flow.joins import assemble
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -30,9 +30,18 @@ class World:
     of `flow/joins.py` holds, so nothing has to be joined again as a clock moves.
     """
 
-    def __init__(self, assembled: pl.DataFrame, feed_times: Mapping[str, Times], files: tuple[FileRef, ...] = ()):
+    def __init__(
+        self,
+        assembled: pl.DataFrame,
+        feed_times: Mapping[str, Times],
+        files: tuple[FileRef, ...] = (),
+        *,
+        quarantined: int = 0,
+    ) -> None:
         self.assembled = assembled.sort("known_at", maintain_order=True)
         self.files = files
+        self.quarantined = quarantined
+        """Rows of the predicted feed that ingestion set aside."""
         self._known_at = microseconds(self.assembled["known_at"])
         label_times = microseconds(self.assembled["label_known_at"])
         self._by_label = np.argsort(label_times, kind="stable")
@@ -123,14 +132,17 @@ class LakeFeeds:
         tables = feed_tables(self._spec, self._lake, self._catalog)
         with self._catalog.read() as tx:
             files = lineage(tx, self._spec)
-        return make_world(self._spec, tables, files)
+            taken = intake(tx, self._spec.system, self._spec.data.rows).files
+        return make_world(self._spec, tables, files, quarantined=sum(file.quarantined for file in taken))
 
 
-def make_world(spec: SystemSpec, tables: Mapping[str, pl.DataFrame], files: tuple[FileRef, ...] = ()) -> World:
+def make_world(
+    spec: SystemSpec, tables: Mapping[str, pl.DataFrame], files: tuple[FileRef, ...] = (), *, quarantined: int = 0
+) -> World:
     """A world of whole feeds."""
     timed = {name: feed.known_at for name, feed in spec.data.feeds.items() if feed.known_at is not None}
     times = {name: np.sort(microseconds(tables[name][column])) for name, column in timed.items()}
-    return World(assemble(spec.data, tables), times, files)
+    return World(assemble(spec.data, tables), times, files, quarantined=quarantined)
 
 
 def sources_of(spec: SystemSpec, root: Path) -> dict[str, Source]:

@@ -9,12 +9,11 @@ import pytest
 from msgspec.structs import replace
 
 from holdfast.core.evidence import Grade
-from holdfast.core.records import FileRef, Mark
 from holdfast.core.signature import Column
 from holdfast.core.spec import Data, Decide, Expect, Feed, Gate, Label, Model, ReleasePlan, Step, SystemSpec
-from holdfast.engines.memory import MemoryBlobs, MemoryCatalog, MemoryLake
+from holdfast.engines.memory import MemoryBlobs, MemoryLake
 from holdfast.errors import ExpectationFailed
-from holdfast.flow.datasets import ASSEMBLED, Origin, as_known, origin_of, read_snapshot, take_snapshot
+from holdfast.flow.datasets import ASSEMBLED, Origin, as_known, read_snapshot, take_snapshot
 
 NOW = datetime(2020, 2, 1, tzinfo=UTC)
 TIME = pl.Datetime("us", "UTC")
@@ -183,11 +182,7 @@ def test_rows_read_are_kept_dropped_or_quarantined(place):
     assert (snapshot.spec_hash, snapshot.code) == ("abc", "1.0+deadbeef")
 
 
-def test_the_origin_of_ingested_rows_is_read_from_what_was_taken_in():
-    catalog = MemoryCatalog()
-    taken = {"name": "a.csv", "sha256": "f00", "rows": 12, "quarantined": 3}
-    with catalog.begin() as tx:
-        tx.put(Mark(system="trips", id="ingest/trips", memory={"files": [taken]}))
-        origin = origin_of(tx, SPEC, spec_hash="abc", code="1.0")
-    assert origin.files == (FileRef(feed="trips", name="a.csv", sha256="f00", rows=12),)
-    assert (origin.rows_read, origin.rows_quarantined) == (12, 3)
+def test_rows_that_ingestion_set_aside_count_as_read_and_as_bad(place):
+    snapshot, _ = place.take(rows(), origin=Origin())
+    with pytest.raises(ExpectationFailed, match="are in quarantine"):
+        place.take(rows(), origin=Origin(rows_quarantined=2 * snapshot.rows))

@@ -1,7 +1,7 @@
 """Gates: a candidate must beat the plain models, be measured, and have been trained on what is served."""
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from holdfast.core.signature import Column, Signature
 from holdfast.core.spec import Gate, SystemSpec
 from holdfast.errors import GateRefused
 from holdfast.flow import gates
+from holdfast.flow.days import blocks_of
 from holdfast.tasks.classification import Classification, roc_auc
 from holdfast.testing import START, refused
 
@@ -281,3 +282,12 @@ def test_a_candidate_that_differs_by_rounding_only_is_no_worse(a_spec: MakeSpec)
     spec = a_spec(gates=[no_worse("brier")])
     less = wide.with_columns(live="candidate", candidate=pl.col("candidate") * 0.99)
     assert judged(spec, less)["gate"].grade is Grade.FAIL
+
+
+def test_a_feature_that_is_called_day_keeps_its_values():
+    """Cutting rows into days must not write over a column, whatever it is called."""
+    at = [datetime(2013, 3, 1 + i // 2, 12, tzinfo=UTC) for i in range(4)]
+    frame = pl.DataFrame({"event_at": at, "day": [1.0, 2.0, 3.0, 4.0]})
+    blocks = blocks_of("UTC", frame)
+    assert [block.rows()["day"].to_list() for block in blocks] == [[1.0, 2.0], [3.0, 4.0]]
+    assert [block.day.isoformat() for block in blocks] == ["2013-03-01", "2013-03-02"]

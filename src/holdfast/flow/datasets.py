@@ -10,12 +10,11 @@ import polars as pl
 
 from holdfast.core.blocks import mature_until
 from holdfast.core.evidence import Grade, Reading, Verdict
-from holdfast.core.protocols import Blobs, Lake, Transaction
+from holdfast.core.protocols import Blobs, Lake
 from holdfast.core.records import FileRef, Snapshot
 from holdfast.core.signature import Column
 from holdfast.core.spec import SystemSpec
 from holdfast.errors import ExpectationFailed
-from holdfast.flow.ingestion import intake, lineage
 from holdfast.flow.rows import quarantine
 
 ASSEMBLED = "assembled rows"
@@ -27,7 +26,7 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
 
     files: tuple[FileRef, ...] = ()
     rows_read: int | None = None
-    """Rows that the predicted feed has read so far; None takes the rows given."""
+    """Rows that the predicted feed has read so far; None takes the rows given and those set aside."""
     rows_quarantined: int = 0
     """How many of those ingestion set aside."""
     spec_hash: str = ""
@@ -49,7 +48,7 @@ def take_snapshot(
     reasons = _reasons(known, spec.data.columns.values())
     is_bad = reasons.is_not_null()
     good = known.filter(~is_bad)
-    read = known.height if origin.rows_read is None else origin.rows_read
+    read = known.height + origin.rows_quarantined if origin.rows_read is None else origin.rows_read
     quarantined = origin.rows_quarantined + int(is_bad.sum())
     verdicts = tuple(_verdicts(spec, good, now, read=read, quarantined=quarantined))
     _stop_if_broken(spec, verdicts)
@@ -77,18 +76,6 @@ def take_snapshot(
         verdicts=verdicts,
     )
     return snapshot, good
-
-
-def origin_of(tx: Transaction, spec: SystemSpec, *, spec_hash: str, code: str) -> Origin:
-    """The origin of rows that were ingested: every file of every feed, and what the predicted feed has read."""
-    rows = intake(tx, spec.system, spec.data.rows).files
-    return Origin(
-        files=lineage(tx, spec),
-        rows_read=sum(file.rows for file in rows),
-        rows_quarantined=sum(file.quarantined for file in rows),
-        spec_hash=spec_hash,
-        code=code,
-    )
 
 
 def as_known(rows: pl.DataFrame, now: datetime) -> pl.DataFrame:

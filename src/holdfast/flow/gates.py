@@ -1,20 +1,19 @@
 """May this candidate be released? In: the hold-out scored by candidate, live and baselines. Out: verdicts."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from holdfast.core import kinds
-from holdfast.core.blocks import block_bounds
 from holdfast.core.evidence import Block, Grade, Reading, Role, Verdict, Window
 from holdfast.core.protocols import Check, Task
 from holdfast.core.signature import Signature
 from holdfast.core.spec import Gate, SystemSpec
 from holdfast.errors import GateRefused
 from holdfast.flow import evaluation
+from holdfast.flow.days import blocks_of
 from holdfast.stats import bootstrap, histogram
 
 LEAST_ANSWERED = 30
@@ -31,20 +30,14 @@ def holdout_window(spec: SystemSpec, task: Task, holdout: pl.DataFrame, facts: M
     `holdout` has ``key``, ``event_at``, ``label``, the inputs, and one column of outputs per model: ``candidate``,
     ``linear``, ``trivial`` and, where there is one, ``live``.
     """
-    frame = holdout.rename({"candidate": task.output}).with_columns(
-        pl.col("event_at").dt.convert_time_zone(spec.data.timezone).dt.date().alias("day")
-    )
-    blocks = []
-    for (day,), rows in frame.group_by("day", maintain_order=True):
-        start, end = block_bounds(spec.data.timezone, day)
-        blocks.append(Block(day, start, end, partial(_same, rows)))
+    blocks = blocks_of(spec.data.timezone, holdout.rename({"candidate": task.output}))
     roles = dict.fromkeys(spec.data.columns, Role.INPUT) | {
         task.output: Role.OUTPUT,
         "label": Role.LABEL,
         "key": Role.KEY,
         "event_at": Role.TIME,
     }
-    return Window(sorted(blocks, key=lambda block: block.start), roles, facts)
+    return Window(blocks, roles, facts)
 
 
 def judge(spec: SystemSpec, task: Task, window: Window, served: pl.DataFrame) -> tuple[Verdict, ...]:
@@ -78,10 +71,6 @@ def comparable(candidate: Signature, live: Signature) -> Verdict:
 def refusal(verdicts: Sequence[Verdict]) -> str:
     """Why these verdicts refuse a candidate, or an empty string. Unknown refuses too."""
     return "; ".join(v.why for v in verdicts if v.grade in (Grade.FAIL, Grade.UNKNOWN))
-
-
-def _same(rows: pl.DataFrame) -> pl.DataFrame:
-    return rows
 
 
 def _judge_gate(gate: Gate, task: Task, window: Window, served: pl.DataFrame) -> Sequence[Verdict]:
@@ -118,8 +107,8 @@ def _judge_skew(gate: Gate, check: Check, window: Window, served: pl.DataFrame) 
     roles = dict.fromkeys(names, Role.INPUT)
     facts = {**window.facts, "edges": edges}
     first, last = window.blocks[0], window.blocks[-1]
-    candidate = Window([Block(first.day, first.start, last.end, partial(_same, trained))], roles, facts)
-    baseline = Window([Block(first.day, first.start, last.end, partial(_same, answered))], roles, facts)
+    candidate = Window([Block(first.day, first.start, last.end, lambda: trained)], roles, facts)
+    baseline = Window([Block(first.day, first.start, last.end, lambda: answered)], roles, facts)
     # Hardly ever there on either side: nothing that a distance could be taken of, and no skew.
     sparse = {name for name in names if max(trained[name].count(), answered[name].count()) < LEAST_ANSWERED}
     readings = [r for r in evaluation.measure(check, candidate, baseline) if r.subject not in sparse]

@@ -3,18 +3,15 @@
 import io
 import math
 from collections.abc import Mapping, Sequence
-from datetime import date
-from functools import partial
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from holdfast.core.blocks import block_bounds
-from holdfast.core.evidence import Block
 from holdfast.core.protocols import Task
 from holdfast.core.signature import Signature
 from holdfast.core.spec import SystemSpec
+from holdfast.flow.days import blocks_of, day_expr
 from holdfast.flow.monitors import Reference
 from holdfast.stats import bootstrap, histogram
 
@@ -43,10 +40,8 @@ def make_reference(
     `rows` are the rows of its snapshot up to the end of the hold-out, `holdout` the scored hold-out with the columns
     ``key``, ``event_at``, ``label`` and ``candidate``; `folds` are the metrics of its validation folds.
     """
-    dated = rows.with_columns(_day(spec))
-    newest = dated["day"].max()
-    assert isinstance(newest, date)
-    dated = dated.filter(pl.col("day") > newest - pl.duration(days=REFERENCE_DAYS))
+    day = day_expr(spec.data.timezone)
+    dated = rows.filter(day > day.max() - pl.duration(days=REFERENCE_DAYS))
     # Answers to rows that were fitted on are better than live ones can be: only held-out answers are a reference.
     answers = holdout.select("key", pl.col("candidate").alias(task.output))
     dated = dated.join(answers, on="key", how="left", maintain_order="left")
@@ -55,7 +50,7 @@ def make_reference(
     edges = {name: histogram.edges_of(_values(dated[name])) for name in names}
     return Reference(
         version=version,
-        blocks=tuple(_blocks(spec, dated)),
+        blocks=tuple(blocks_of(spec.data.timezone, dated)),
         facts={"edges": edges, "signature": signature},
         promised=promised_losses(spec, task, holdout, folds),
     )
@@ -70,9 +65,9 @@ def promised_losses(
     where that is higher: the hold-out alone is two weeks, which may have been easy ones, and the folds show how far
     the loss moves when nothing is wrong. NaN where neither says anything: a hold-out of one day has no interval.
     """
-    labelled = holdout.filter(pl.col("label").is_not_null()).with_columns(_day(spec)).sort("day", maintain_order=True)
-    promised = {}
-    days = [rows for _, rows in labelled.group_by("day", maintain_order=True)]
+    labelled = holdout.filter(pl.col("label").is_not_null())
+    days = [block.rows() for block in blocks_of(spec.data.timezone, labelled)]
+    promised: dict[str, float] = {}
     weights = np.array([rows.height for rows in days], dtype=np.float64)
     for loss in (*task.losses, *task.errors):
         means = np.array([_mean(task, loss, rows) for rows in days])
@@ -85,22 +80,6 @@ def promised_losses(
 def _mean(task: Task, loss: str, rows: pl.DataFrame) -> float:
     y, output = rows["label"].to_numpy(), rows["candidate"].to_numpy()
     return float(task.loss(loss, y, output).mean()) if loss in task.losses else task.metrics(y, output)[loss]
-
-
-def _blocks(spec: SystemSpec, dated: pl.DataFrame) -> list[Block]:
-    blocks = []
-    for (day,), rows in dated.group_by("day", maintain_order=True):
-        start, end = block_bounds(spec.data.timezone, day)
-        blocks.append(Block(day, start, end, partial(_same, rows)))
-    return sorted(blocks, key=lambda block: block.start)
-
-
-def _same(rows: pl.DataFrame) -> pl.DataFrame:
-    return rows
-
-
-def _day(spec: SystemSpec) -> pl.Expr:
-    return pl.col("event_at").dt.convert_time_zone(spec.data.timezone).dt.date().alias("day")
 
 
 def _values(column: pl.Series) -> Any:
