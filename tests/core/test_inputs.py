@@ -90,8 +90,8 @@ def test_what_was_recorded_reads_as_what_was_sent(rows: list[dict[str, Any]]) ->
 
 @given(any_rows)
 def test_reading_by_value_and_by_column_agree_on_answers_and_on_errors(rows: list[dict[str, Any]]) -> None:
-    reader = inputs._reader(SIGNATURE)
-    by_value = outcome(reader.few, rows)
+    reader = inputs.reader_of(SIGNATURE)
+    by_value = outcome(reader.by_value, {name: [row[name] for row in rows] for name in ROW}, len(rows))
     by_column = outcome(reader.columns, {name: [row[name] for row in rows] for name in ROW}, len(rows))
     assert by_value == by_column if isinstance(by_value, tuple) else same(by_value, by_column)
 

@@ -20,7 +20,10 @@ FEW_ROWS = 12
 """Up to this many JSON rows are read value by value, which is then faster than column by column."""
 
 _NUMBER_TYPES = {float, int, type(None)}
+_FLAG_TYPES = {bool, type(None)}
 _TEXT_TYPES = {str, type(None)}
+
+FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 
 
 def read_json(signature: Signature, rows: Sequence[Mapping[str, Any]]) -> Rows:
@@ -29,11 +32,11 @@ def read_json(signature: Signature, rows: Sequence[Mapping[str, Any]]) -> Rows:
     Raises InvalidInput with row, column and what was expected: for an unknown column, a value of another type,
     NaN or an infinity, a missing value that may not be missing, or a value outside a column that refuses it.
     """
-    reader = _reader(signature)
+    reader = reader_of(signature)
     reader.refuse_unknown(rows)
     if len(rows) > FEW_ROWS:
         return reader.columns({c.name: [row.get(c.name) for row in rows] for c in signature.columns}, len(rows))
-    return reader.few(rows)
+    return reader.by_value({c.name: [row.get(c.name) for row in rows] for c in signature.columns}, len(rows))
 
 
 def read_columns(signature: Signature, columns: Mapping[str, Sequence[Any]]) -> Rows:
@@ -41,7 +44,7 @@ def read_columns(signature: Signature, columns: Mapping[str, Sequence[Any]]) -> 
 
     Raises InvalidInput as `read_json` does, and for columns of different lengths.
     """
-    reader = _reader(signature)
+    reader = reader_of(signature)
     reader.refuse_unknown([columns])
     lengths = {name: len(values) for name, values in columns.items()}
     count = next(iter(lengths.values()), 0)
@@ -56,6 +59,29 @@ def read_columns(signature: Signature, columns: Mapping[str, Sequence[Any]]) -> 
     return reader.columns(columns, count)
 
 
+def read_matrix(signature: Signature, matrix: FloatArray) -> Rows:
+    """Rows of a matrix (n, columns) that holds every column in the order of the signature; NaN is missing.
+
+    Raises InvalidInput as `read_json` does, for a matrix of another width, and where the signature has categories.
+    """
+    names = [column.name for column in signature.columns]
+    texts = [column.name for column in signature.columns if column.type == "category"]
+    if texts:
+        raise InvalidInput(
+            f"column '{texts[0]}' is text, so the columns do not fit into one tensor; give one tensor per column",
+            column=texts[0],
+            expected=f"{len(names)} tensors, one per column",
+        )
+    if matrix.ndim != 2 or matrix.shape[1] != len(names):
+        raise InvalidInput(
+            f"the tensor has shape {list(matrix.shape)}; the model takes {len(names)} columns: {', '.join(names)}",
+            expected=f"shape [n, {len(names)}]",
+        )
+    reader = reader_of(signature)
+    read = reader.checked(np.array(matrix, dtype=np.float64, order="C"), {})
+    return reader.columns({name: matrix[:, j] for j, name in enumerate(names)}, len(matrix)) if read is None else read
+
+
 def read_frame(signature: Signature, frame: "pl.DataFrame") -> Rows:
     """Rows of a frame. NaN is missing; columns that the signature does not name (keys, times) are left alone.
 
@@ -63,7 +89,7 @@ def read_frame(signature: Signature, frame: "pl.DataFrame") -> Rows:
     """
     present = set(frame.columns)
     columns = {c.name: frame.get_column(c.name) for c in signature.columns if c.name in present}
-    return _reader(signature).columns({name: _from_series(series) for name, series in columns.items()}, frame.height)
+    return reader_of(signature).columns({name: _from_series(series) for name, series in columns.items()}, frame.height)
 
 
 def _from_series(series: "pl.Series") -> Any:
@@ -75,23 +101,34 @@ def _from_series(series: "pl.Series") -> Any:
     return series.to_list()
 
 
-class _Reader:
-    """A signature, prepared for reading."""
+class Reader:
+    """A signature, prepared for reading. `names` are the columns of the matrix, `texts` the categories."""
 
     def __init__(self, signature: Signature) -> None:
         self.signature = signature
-        self.names = frozenset(column.name for column in signature.columns)
         self.known = {c.name: frozenset(c.categories) for c in signature.columns}
+        self.texts = tuple(column for column in signature.columns if column.type == "category")
+        numbers = [column for column in signature.columns if column.type != "category"]
+        self.names = tuple(column.name for column in numbers)
+        self._all_names = frozenset(self.known)
+        self._low = np.array([-np.inf if c.low is None else c.low for c in numbers])
+        self._high = np.array([np.inf if c.high is None else c.high for c in numbers])
+        self._required = np.array([not c.nullable for c in numbers], dtype=bool)
+        self._whole = np.flatnonzero([c.type != "number" for c in numbers])
+        self._boolean = np.flatnonzero([c.type == "boolean" for c in numbers])
+        self._refusing = np.array([c.outside == "refuse" for c in numbers], dtype=bool)
+        self._blanking = np.array([c.outside == "missing" for c in numbers], dtype=bool)
 
     def refuse_unknown(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Raise InvalidInput for what is no object, and for a column that the signature does not name."""
         for i, row in enumerate(rows):
             if not isinstance(row, Mapping):
                 raise InvalidInput(
                     f"row {i} is {_show(row)}; expected an object of column: value", row=i, expected="an object"
                 )
-            if not self.names.issuperset(row):
-                name = next(name for name in row if name not in self.names)
-                near = did_you_mean(str(name), sorted(self.names))
+            if not self._all_names.issuperset(row):
+                name = next(name for name in row if name not in self._all_names)
+                near = did_you_mean(str(name), sorted(self._all_names))
                 raise InvalidInput(
                     f"row {i}: unknown column '{name}'{near}",
                     row=i,
@@ -99,28 +136,91 @@ class _Reader:
                     expected="a column of the signature",
                 )
 
-    def few(self, rows: Sequence[Mapping[str, Any]]) -> Rows:
-        outside = np.zeros(len(rows), dtype=np.int64)
-        columns: dict[str, Any] = {}
-        for column in self.signature.columns:
-            name = column.name
-            columns[name] = self.values(column, [row.get(name) for row in rows], outside)
-        return Rows(columns=columns, count=len(rows), outside=outside)
+    def checked(self, numbers: FloatArray, texts: dict[str, list[str | None]]) -> Rows | None:
+        """Rows of values that have the right types already, or None when something in them needs a closer look.
+
+        `numbers` (n, k) belongs to the rows from then on: values that count as missing outside their range become NaN.
+        """
+        outside = np.zeros(len(numbers), dtype=np.int64)
+        finite = np.isfinite(numbers)
+        has_gaps = not finite.all()
+        if has_gaps:
+            missing = np.isnan(numbers)
+            if not (missing | finite).all() or missing[:, self._required].any():
+                return None
+        if len(self._whole):
+            whole = numbers[:, self._whole]
+            is_whole = np.trunc(whole) == whole
+            if not (is_whole | np.isnan(whole) if has_gaps else is_whole).all():
+                return None
+            if len(self._boolean):
+                flags = numbers[:, self._boolean]
+                if not ((flags == 0) | (flags == 1) | np.isnan(flags)).all():
+                    return None
+        beyond = (numbers < self._low) | (numbers > self._high)
+        if beyond.any():
+            if beyond[:, self._refusing].any():
+                return None
+            outside += beyond.sum(axis=1)
+            numbers[beyond & self._blanking] = np.nan
+        for column in self.texts:
+            if not self._is_checked(column, texts, outside):
+                return None
+        return Rows(names=self.names, numbers=numbers, texts=texts, outside=outside)
+
+    def _is_checked(self, column: Column, texts: dict[str, list[str | None]], outside: Any) -> bool:
+        values = texts[column.name]
+        distinct, known = set(values), self.known[column.name]
+        if not column.nullable and None in distinct:
+            return False
+        unseen = distinct - known - {None} if known else ()
+        if not unseen:
+            return True
+        if column.outside == "refuse":
+            return False
+        outside += np.fromiter((value in unseen for value in values), dtype=np.int64, count=len(values))
+        if column.outside == "missing":
+            texts[column.name] = [None if value in unseen else value for value in values]
+        return True
 
     def columns(self, given: Mapping[str, Any], count: int) -> Rows:
-        outside = np.zeros(count, dtype=np.int64)
-        columns: dict[str, Any] = {}
+        """Rows of lists and arrays, all at once where their types allow it, else value by value."""
+        numbers = np.empty((count, len(self.names)))
+        texts: dict[str, list[str | None]] = {}
+        place = 0
         for column in self.signature.columns:
             values = given.get(column.name)
-            if values is None:
-                values = [None] * count
-            fast = self.categories if column.type == "category" else self.numbers
-            read = fast(column, values, outside)
-            columns[column.name] = self.values(column, _as_json(column, values), outside) if read is None else read
-        return Rows(columns=columns, count=count, outside=outside)
+            if column.type == "category":
+                listed = _as_texts([None] * count if values is None else values)
+                if listed is None:
+                    return self.by_value(given, count)
+                texts[column.name] = listed
+                continue
+            array = np.nan if values is None else _as_floats(column, values)
+            if array is None:
+                return self.by_value(given, count)
+            numbers[:, place] = array
+            place += 1
+        rows = self.checked(numbers, texts)
+        return self.by_value(given, count) if rows is None else rows
 
-    def values(self, column: Column, values: Sequence[Any], outside: Any) -> Any:
-        """Reads value by value: the definition of what is accepted, and of every message."""
+    def by_value(self, given: Mapping[str, Any], count: int) -> Rows:
+        """Rows of columns read value by value: the definition of what is accepted, and of every message."""
+        outside = np.zeros(count, dtype=np.int64)
+        numbers = np.empty((count, len(self.names)))
+        texts: dict[str, list[str | None]] = {}
+        place = 0
+        for column in self.signature.columns:
+            values = given.get(column.name)
+            read = self._values(column, [None] * count if values is None else _as_json(column, values), outside)
+            if column.type == "category":
+                texts[column.name] = read
+                continue
+            numbers[:, place] = read  # None becomes NaN
+            place += 1
+        return Rows(names=self.names, numbers=numbers, texts=texts, outside=outside)
+
+    def _values(self, column: Column, values: Sequence[Any], outside: Any) -> list[Any]:
         known = self.known[column.name]
         read: list[Any] = []
         for i, value in enumerate(values):
@@ -136,54 +236,13 @@ class _Reader:
                 outside[i] += 1
                 clean = None if column.outside == "missing" else clean
             read.append(clean)
-        return read if column.type == "category" else np.array(read, dtype=np.float64)
-
-    def numbers(self, column: Column, values: Any, outside: Any) -> Any:
-        """The column as float64 at once, or None when something in it needs a closer look."""
-        array = _as_floats(column, values)
-        if array is None:
-            return None
-        finite = np.isfinite(array)
-        if not finite.all():
-            missing = np.isnan(array)
-            if not column.nullable or (missing | finite).sum() != len(array):
-                return None
-        if column.type != "number" and not _is_whole(column, array[finite]):
-            return None
-        if column.low is None and column.high is None:
-            return array
-        low = -np.inf if column.low is None else column.low
-        high = np.inf if column.high is None else column.high
-        beyond = (array < low) | (array > high)
-        if beyond.any():
-            if column.outside == "refuse":
-                return None
-            outside += beyond
-            if column.outside == "missing":
-                return np.where(beyond, np.nan, array)
-        return array
-
-    def categories(self, column: Column, values: Any, outside: Any) -> list[str | None] | None:
-        """The column as a list at once, or None when something in it needs a closer look."""
-        if isinstance(values, np.ndarray):
-            values = values.tolist()
-        distinct = set(values) if set(map(type, values)) <= _TEXT_TYPES else {0}
-        known = self.known[column.name]
-        if 0 in distinct or (not column.nullable and None in distinct):
-            return None
-        unseen = distinct - known - {None} if known else ()
-        if not unseen:
-            return list(values)
-        if column.outside == "refuse":
-            return None
-        outside += np.fromiter((value in unseen for value in values), dtype=np.int64, count=len(values))
-        return [None if value in unseen else value for value in values] if column.outside == "missing" else list(values)
+        return read
 
 
-_READERS: dict[int, _Reader] = {}
+_READERS: dict[int, Reader] = {}
 
 
-def _reader(signature: Signature) -> _Reader:
+def reader_of(signature: Signature) -> Reader:
     """The reader of a signature, made once. Keyed by identity: hashing a signature costs more than reading a row.
 
     Each reader holds its signature, so an identity in here cannot be taken by another one.
@@ -192,8 +251,14 @@ def _reader(signature: Signature) -> _Reader:
     if reader is None:
         if len(_READERS) >= 256:
             _READERS.clear()
-        reader = _READERS[id(signature)] = _Reader(signature)
+        reader = _READERS[id(signature)] = Reader(signature)
     return reader
+
+
+def _as_texts(values: Any) -> list[str | None] | None:
+    """Values as a list of its own, or None when something in them is no text."""
+    listed = values.tolist() if isinstance(values, np.ndarray) else list(values)
+    return listed if set(map(type, listed)) <= _TEXT_TYPES else None
 
 
 def _as_floats(column: Column, values: Any) -> Any:
@@ -201,8 +266,7 @@ def _as_floats(column: Column, values: Any) -> Any:
     if isinstance(values, np.ndarray):
         wanted = "fiub" if column.type == "boolean" else "fiu"
         return values.astype(np.float64, copy=False) if values.dtype.kind in wanted else None
-    types = set(map(type, values))
-    if not types <= ({type(None)} if column.type == "boolean" else _NUMBER_TYPES):
+    if not set(map(type, values)) <= (_FLAG_TYPES if column.type == "boolean" else _NUMBER_TYPES):
         return None
     try:
         array = np.array(values, dtype=np.float64)
@@ -210,13 +274,6 @@ def _as_floats(column: Column, values: Any) -> Any:
         return None
     # A list holds JSON values, where missing is null: NaN in it is refused.
     return None if np.isnan(array).sum() != values.count(None) else array
-
-
-def _is_whole(column: Column, finite: Any) -> bool:
-    """True when every value is an integer, and 0 or 1 where the column is boolean."""
-    if column.type == "boolean":
-        return bool(((finite == 0) | (finite == 1)).all())
-    return bool((np.trunc(finite) == finite).all())
 
 
 def _as_json(column: Column, values: Any) -> Sequence[Any]:

@@ -1,6 +1,7 @@
 """What a version takes and answers: its columns by type, and what happens outside what training saw."""
 
 import hashlib
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -25,16 +26,39 @@ class Column(msgspec.Struct, frozen=True, kw_only=True):
     nullable: bool = True
 
 
-class Rows(msgspec.Struct, frozen=True, kw_only=True):
-    """Input rows that passed a signature, column by column.
+class Rows(msgspec.Struct, frozen=True, kw_only=True, eq=False, dict=True):
+    """Input rows that passed a signature.
 
-    Numbers, integers and booleans are float64 arrays (n,) with NaN for missing; categories are lists of
-    str | None. `outside[i]` counts the values of row i that lie outside what training saw.
+    `numbers` is a float64 matrix (n, k), C-contiguous: numbers, integers and booleans in the order of the signature,
+    NaN for missing; `names` are its k columns. `texts` holds the categories as lists of str | None. `outside[i]`
+    counts the values of row i that lie outside what training saw.
     """
 
-    columns: "dict[str, Any]"
-    count: int
+    names: tuple[str, ...]
+    numbers: "np.ndarray[Any, np.dtype[np.float64]]"
+    texts: "dict[str, list[str | None]]"
     outside: "np.ndarray[Any, np.dtype[np.int64]]"
+
+    @property
+    def count(self) -> int:
+        """How many rows."""
+        return len(self.outside)
+
+    @cached_property
+    def columns(self) -> "dict[str, Any]":
+        """Every column by name: views of `numbers` (n,), and the lists of `texts`."""
+        numbers = {name: self.numbers[:, j] for j, name in enumerate(self.names)}
+        return numbers | self.texts
+
+    def take(self, index: "np.ndarray[Any, np.dtype[np.int64]]") -> "Rows":
+        """The rows at these places."""
+        chosen = index.tolist() if self.texts else ()
+        return Rows(
+            names=self.names,
+            numbers=self.numbers[index],
+            texts={name: [values[i] for i in chosen] for name, values in self.texts.items()},
+            outside=self.outside[index],
+        )
 
 
 class Signature(msgspec.Struct, frozen=True, kw_only=True):

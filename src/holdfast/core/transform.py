@@ -34,14 +34,24 @@ class Transform(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
     def matrix(self, rows: Rows) -> "FloatArray":
         """The rows as float32 of shape (n, columns), C-contiguous. Values beyond float32 become its largest."""
+        numbers = np.maximum(np.minimum(rows.numbers, _LARGEST), _LEAST)
+        if rows.names == self._names:
+            plain: FloatArray = numbers.astype(np.float32)
+            return plain
         matrix = np.empty((rows.count, len(self.columns)), dtype=np.float32)
+        place = {name: j for j, name in enumerate(rows.names)}
         for j, (name, codes) in enumerate(self._codes):
-            values = rows.columns[name]
             if codes is None:
-                matrix[:, j] = np.clip(values, _LEAST, _LARGEST) if rows.count else values
+                matrix[:, j] = numbers[:, place[name]]
             else:
-                matrix[:, j] = np.fromiter(map(codes.__getitem__, values), dtype=np.float32, count=rows.count)
+                texts = rows.texts[name]
+                matrix[:, j] = np.fromiter(map(codes.__getitem__, texts), dtype=np.float32, count=rows.count)
         return matrix
+
+    @cached_property
+    def _names(self) -> tuple[str, ...] | None:
+        """The columns in order where all of them are numbers."""
+        return None if any(c.categories is not None for c in self.columns) else tuple(c.name for c in self.columns)
 
     @cached_property
     def _codes(self) -> "list[tuple[str, _Codes | None]]":

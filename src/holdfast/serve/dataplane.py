@@ -16,7 +16,7 @@ from holdfast.core.signature import Rows, Signature
 from holdfast.errors import HoldfastError, NotFound
 from holdfast.serve.lanes import Lane, Lanes, LoadModel, Prepared, prepare
 from holdfast.serve.recording import FloatArray, Recorder, RowMeta
-from holdfast.serve.requests import Part, Pending, PredictAnswer, PredictRequest, joined, meta_of, split, taken
+from holdfast.serve.requests import Part, Pending, PredictAnswer, PredictRequest, joined, meta_of, split
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +131,7 @@ class DataPlane:
         units = [unit or key or request_id for unit, key, request_id in names] if lanes.canary else ()
         outputs = np.empty(rows.count)
         for lane, index in split(lanes, units):
-            some, some_meta = (rows, meta) if index is None else (taken(rows, index), meta.take(index))
+            some, some_meta = (rows, meta) if index is None else (rows.take(index), meta.take(index))
             if lanes.live and lane.by.signature_hash != lanes.live.by.signature_hash:
                 some = _retyped(lane, some)
             outputs[slice(None) if index is None else index] = self._run_rows(lane, some, some_meta)

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 
 from holdfast.core.clock import stopwatch_s
-from holdfast.core.inputs import read_columns, read_json
+from holdfast.core.inputs import read_columns, read_json, read_matrix
 from holdfast.core.signature import Rows
 from holdfast.errors import HoldfastError, InvalidInput
 from holdfast.serve.lanes import Lane, Lanes
@@ -32,18 +32,24 @@ class PredictRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Names the request; the same one again is a retry and is recorded once."""
     rows: Sequence[Mapping[str, Any]] | None = None
     columns: Mapping[str, Sequence[Any]] | None = None
+    matrix: FloatArray | None = None
+    """All columns of a signature of numbers at once (n, columns), in the order of the signature, NaN for missing."""
     version: str = ""
     """A version to be answered by; by default the split decides."""
     keys: Sequence[Any] | None = None
     units: Sequence[Any] | None = None
     event_at: Sequence[datetime | None] | None = None
     features_known_at: Sequence[datetime | None] | None = None
+    caller: str = ""
+    """Name of the token that was brought; empty where everyone may ask."""
 
     @property
     def count(self) -> int:
         """How many rows."""
         if self.rows is not None:
             return len(self.rows)
+        if self.matrix is not None:
+            return len(self.matrix)
         return len(next(iter(self.columns.values()))) if self.columns else 0
 
 
@@ -153,25 +159,12 @@ def joined(rows: Sequence[Rows]) -> Rows:
     """Rows of the same signature, one after the other."""
     if len(rows) == 1:
         return rows[0]
-    columns: dict[str, Any] = {}
-    for name, first in rows[0].columns.items():
-        if isinstance(first, np.ndarray):
-            columns[name] = np.concatenate([each.columns[name] for each in rows])
-        else:
-            columns[name] = [value for each in rows for value in each.columns[name]]
     return Rows(
-        columns=columns, count=sum(each.count for each in rows), outside=np.concatenate([each.outside for each in rows])
+        names=rows[0].names,
+        numbers=np.concatenate([each.numbers for each in rows]),
+        texts={name: [value for each in rows for value in each.texts[name]] for name in rows[0].texts},
+        outside=np.concatenate([each.outside for each in rows]),
     )
-
-
-def taken(rows: Rows, index: IntArray) -> Rows:
-    """The rows at these places."""
-    chosen = index.tolist()
-    columns = {
-        name: values[index] if isinstance(values, np.ndarray) else [values[i] for i in chosen]
-        for name, values in rows.columns.items()
-    }
-    return Rows(columns=columns, count=len(chosen), outside=rows.outside[index])
 
 
 def split(lanes: Lanes, units: Sequence[str]) -> list[tuple[Lane, IntArray | None]]:
@@ -220,6 +213,8 @@ def _read(lane: Lane, request: PredictRequest, index: IntArray | None, beside: s
         if request.rows is not None:
             rows = request.rows if index is None else [request.rows[i] for i in index]
             return read_json(lane.signature, [_without(row, not_inputs) for row in rows])
+        if request.matrix is not None:
+            return read_matrix(lane.signature, request.matrix if index is None else request.matrix[index])
         columns = {name: values for name, values in (request.columns or {}).items() if name not in not_inputs}
         if index is not None:
             columns = {name: [values[i] for i in index] for name, values in columns.items()}
