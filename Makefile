@@ -6,10 +6,10 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test slow format docs bench lock clean
+.PHONY: help setup demo check test slow clients format docs bench bench-serving lock clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
 
 setup: $(READY)  ## build .venv from the hash-checked lock
 
@@ -43,14 +43,27 @@ format: setup  ## put the code into its format
 docs: setup  ## write the reference tables anew from the code
 	$(BIN)/python docs/generate.py
 
-bench: setup  ## run the benchmarks; figures go to bench/results/*.json; BENCH=name runs one
+bench: setup  ## run the benchmarks of Holdfast alone; figures go to bench/results/*.json; BENCH=name runs one
+	@test "$(BENCH)" != serving || { echo "serving has a target of its own: make bench-serving"; exit 1; }
 	@ls bench/$(BENCH).py >/dev/null 2>&1 || { echo "no benchmark bench/$(BENCH).py"; exit 1; }
-	@for file in bench/$(BENCH).py; do name=$$(basename $$file .py); echo "== $$name"; \
+	@for file in $(filter-out bench/serving.py,$(wildcard bench/$(BENCH).py)); do name=$$(basename $$file .py); echo "== $$name"; \
 		$(BIN)/python $$file --json bench/results/$$name.json || exit 1; done
+
+bench-serving: setup  ## serving beside its peers and the floor, 15 minutes; SERVING="--peers all" for more of them
+	$(BIN)/python bench/serving.py --json bench/results/serving.json --docs docs/why/serving-speed.md $(SERVING)
+
+clients: .venv-clients/.ready  ## build .venv-clients, the foreign clients that tests/clients ask with
+
+.venv-clients/.ready: tests/clients/requirements.txt
+	$(PYTHON) -m venv .venv-clients
+	.venv-clients/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tests/clients/requirements.txt
+	@touch $@
 
 lock:  ## resolve the dependencies anew; needs uv
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-		--extra demo --group dev --custom-compile-command "make lock" pyproject.toml -o requirements.lock
+		--extra demo --extra kafka --extra otel --group dev --custom-compile-command "make lock" pyproject.toml -o requirements.lock
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--custom-compile-command "make lock" tests/clients/requirements.in -o tests/clients/requirements.txt
 
 clean:  ## remove .venv and caches
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-clients .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,132 +1,114 @@
-"""How fast one worker answers single rows, each recorded before its answer is sent, at every durability.
+"""How fast Holdfast answers beside its peers and beside what is possible here, on one machine in one run.
 
-LightGBM, 200 trees of 31 leaves, 13 numbers a row; each connection sends its next request when it has its answer.
-The load comes from one process on the same machine, so on few cores the two compete; the worker's processor time per
-request does not depend on that. Rows rotate over thousands, or the processor would learn them by heart.
+Every server serves the same LightGBM model (200 trees of 31 leaves, 13 numbers of real flights) and is asked for the
+same 8,192 different rows in rotation, over connections that send the next request when they have their answer. The
+servers take turns, and again for each repeat; figures are medians of the repeats, ratios are made within a repeat.
 """
 
-import asyncio
-import json
-import time
+import argparse
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
-import httptools
 import numpy as np
-import psutil
-import uvloop
 
-from parts.figures import options, report
-from parts.small import FEATURES, Running, make, up, write_file
+from parts import peers
+from parts.bodies import BINARY, DATA, INPUTS, PACKED, named
+from parts.flights import COLUMNS, SYSTEM, Trained
+from parts.servers import Server, floor, holdfast
+from parts.turns import Turns, Workload
+from parts.verdicts import summary, write_table
 
-CONNECTIONS = (1, 16, 64)
-RECORDS = ("process", "disk", "memory")
-ROWS = 4096
-
-
-class Client(asyncio.Protocol):
-    """One connection: sends a request, waits for the answer, sends the next, until the time is over."""
-
-    def __init__(self, requests: list[bytes], start: int, until_s: float) -> None:
-        self.latencies_s: list[float] = []
-        self.failed = 0
-        self.done = asyncio.get_running_loop().create_future()
-        self._requests, self._next, self._until_s = requests, start, until_s
-        self._parser = httptools.HttpResponseParser(self)
-
-    def connection_made(self, transport: Any) -> None:
-        self._transport = transport
-        self._send()
-
-    def data_received(self, data: bytes) -> None:
-        self._parser.feed_data(data)
-
-    def on_message_complete(self) -> None:
-        now = time.perf_counter()
-        self.latencies_s.append(now - self._sent_s)
-        self.failed += self._parser.get_status_code() != 200
-        self._parser = httptools.HttpResponseParser(self)
-        if now < self._until_s:
-            self._send()
-        else:
-            self._transport.close()
-
-    def connection_lost(self, error: Exception | None) -> None:
-        if not self.done.done():
-            self.done.set_result(None)
-
-    def _send(self) -> None:
-        self._sent_s = time.perf_counter()
-        self._transport.write(self._requests[self._next % len(self._requests)])
-        self._next += 1
-
-
-def requests_of(running: Running, path: str = "/predict/small") -> list[bytes]:
-    """Whole requests, ready to send."""
-    rows = np.random.default_rng(1).normal(size=(ROWS, FEATURES)).round(4).tolist()
-    host = running.url.removeprefix("http://")
-    head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {running.token}\r\n"
-    head += "Content-Type: application/json\r\nContent-Length: "
-    bodies = [json.dumps({f"x{k}": value for k, value in enumerate(row)}) for row in rows]
-    return [f"{head}{len(body)}\r\n\r\n{body}".encode() for body in bodies]
-
-
-async def load(running: Running, requests: list[bytes], connections: int, seconds: float) -> list[Client]:
-    """Send for some seconds over so many connections."""
-    host, port = running.url.removeprefix("http://").split(":")
-    loop, until_s = asyncio.get_running_loop(), time.perf_counter() + seconds
-    clients = []
-    for k in range(connections):
-        start = k * (ROWS // connections)
-        _, client = await loop.create_connection(lambda s=start: Client(requests, s, until_s), host, int(port))
-        clients.append(client)
-    await asyncio.wait_for(asyncio.gather(*(client.done for client in clients)), seconds + 30)
-    return clients
-
-
-def worker_of(running: Running) -> psutil.Process:
-    """The process that answers."""
-    children = psutil.Process(running.process.pid).children(recursive=True)
-    return next(child for child in children if "holdfast.processes.worker" in child.cmdline())
-
-
-def measured(running: Running, connections: int, seconds: float) -> dict[str, Any]:
-    """Requests a second, latencies, and the worker's processor time per request."""
-    worker, requests = worker_of(running), requests_of(running)
-    uvloop.run(load(running, requests, connections, 0.5))
-    before, began_s = sum(worker.cpu_times()[:2]), time.perf_counter()
-    clients = uvloop.run(load(running, requests, connections, seconds))
-    took_s, cpu_s = time.perf_counter() - began_s, sum(worker.cpu_times()[:2]) - before
-    latencies = np.concatenate([client.latencies_s for client in clients]) * 1e3
-    failed = sum(client.failed for client in clients)
-    if failed:
-        raise SystemExit(f"{failed} of {len(latencies)} requests were not answered with 200")
-    p50, p99 = np.percentile(latencies, [50, 99])
-    return {
-        "connections": connections,
-        "requests_per_s": len(latencies) / took_s,
-        "p50_ms": float(p50),
-        "p99_ms": float(p99),
-        "cpu_us_per_request": cpu_s / len(latencies) * 1e6,
-    }
+MAIN = (
+    Workload(name="1 row, 16 connections", connections=16),
+    Workload(name="1 row, 64 connections", connections=64),
+    Workload(name="32 rows, 16 connections", connections=16, rows=32),
+)
+OWN = (
+    Workload(name="1 row binary, 16 connections", connections=16, form="binary"),
+    Workload(name="1 row binary, 64 connections", connections=64, form="binary"),
+    Workload(name="32 rows binary, 16 connections", connections=16, rows=32, form="binary"),
+)
+"""What only Holdfast and bare HTTP are asked."""
+NAMED = (Workload(name="1 row as named object, 16 connections", connections=16, form="named"),)
+VARIANTS: dict[str, tuple[dict[str, str | int], tuple[Workload, ...]]] = {
+    "on ONNX Runtime": ({"state": "onnx"}, MAIN),
+    "record none": ({"record": "none"}, MAIN[:2]),
+    "record disk": ({"record": "disk"}, MAIN[1:2]),
+    "record memory": ({"record": "memory"}, MAIN[1:2]),
+    "2 workers": ({"workers": 2}, MAIN[1:2]),
+    "canary 10 %": ({"state": "canary"}, MAIN[1:2]),
+    "shadow": ({"state": "shadow"}, MAIN[1:2]),
+}
 
 
 def main() -> None:
     """Measure and report."""
-    given = options(__doc__, seconds=3.0)
-    figures = []
-    with TemporaryDirectory() as name:
-        directory = Path(name)
-        make(directory)
-        for record in RECORDS:
-            write_file(directory, record)
-            with up(directory) as running:
-                running.first_answer_s()
-                for connections in CONNECTIONS:
-                    figures.append({"record": record, **measured(running, connections, given.seconds)})
-    report("serving", figures, given.json)
+    given = _options()
+    words = {word.strip() for word in given.only.split(",") if word.strip()}
+    for word in words - {"floor", "holdfast", "variants", "peers", *VARIANTS}:
+        raise SystemExit(f"--only knows no '{word}'; it knows floor, holdfast, variants, peers, {', '.join(VARIANTS)}")
+    with TemporaryDirectory(prefix="holdfast-bench-") as temporary:
+        directory = Path(given.work or temporary).resolve()
+        print("preparing: the flights, the model, and the states of Holdfast", flush=True)
+        trained = Trained(directory)
+        matrix = trained.directory / "rows.npy"
+        np.save(matrix, trained.matrix)
+        turns = Turns(trained, seconds=given.seconds)
+        plan = list(_plan(trained, words, given))
+        for repeat in range(1, given.repeats + 1):
+            for server, workloads in plan:
+                turns.take(server, workloads, f"repeat {repeat} of {given.repeats}")
+            if not words or "floor" in words:
+                turns.parts(matrix)
+        found = summary(turns, versions=peers.versions())
+        print(found.text())
+        if given.json:
+            found.write(given.json)
+            print(f"written: {given.json}")
+        if given.docs:
+            write_table(given.docs, found)
+            print(f"written: {given.docs}")
+
+
+def _plan(
+    trained: Trained, words: set[str], given: argparse.Namespace
+) -> Iterator[tuple[Server, tuple[Workload, ...]]]:
+    """Servers with what each is asked, in the order in which they take turns."""
+    places = {
+        "packed": (f"/v2/models/{SYSTEM}/infer", PACKED),
+        "named": (f"/predict/{SYSTEM}", named(COLUMNS)),
+        "binary": (f"/v2/models/{SYSTEM}/infer", BINARY),
+    }
+    if not words or "floor" in words:
+        yield floor("bare HTTP", "bare", trained, places), (*MAIN, *OWN)
+        yield floor("floor in one", "whole", trained, places), MAIN
+    if not words or "holdfast" in words:
+        yield holdfast(trained, "Holdfast", places), (*MAIN, *OWN, *NAMED)
+    for name, (settings, workloads) in VARIANTS.items():
+        if not words or words & {name, "variants"}:
+            if "state" in settings:
+                trained.prepare(str(settings["state"]))
+            yield holdfast(trained, f"Holdfast, {name}", places, **settings), workloads
+    if not words or "peers" in words:
+        for peer in peers.chosen(given.peers):
+            yield peers.server(peer, trained, {"packed": PACKED, "data": DATA, "inputs": INPUTS}), MAIN
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path, help="write the figures there")
+    parser.add_argument("--docs", type=Path, help="write the table into that page")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=5.0, help="how long each load lasts")
+    parser.add_argument(
+        "--only", default="", help="some of: floor, holdfast, variants (or the name of one), peers; all by default"
+    )
+    parser.add_argument("--peers", default="default", help="default, fast, all, or names: " + ", ".join(peers.PEERS))
+    parser.add_argument("--work", help="keep feeds, models and states there, and use what is there")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

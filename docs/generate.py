@@ -5,6 +5,7 @@ A table stands between two lines of a page and is replaced whole::
     <!-- table: settings Feed -->         settings of a section of the system file
     <!-- table: options checks drift -->  options of a plug-in
     <!-- table: errors -->                the tree of errors
+    <!-- table: metrics -->               what the data plane counts
     <!-- end -->
 """
 
@@ -22,6 +23,7 @@ from holdfast.core import evidence, kinds, spec
 from holdfast.core.signature import Column
 from holdfast.core.specdump import one_line
 from holdfast.core.specschema import setting_docs
+from holdfast.serve.metricfamilies import FAMILIES
 
 DOCS = Path(__file__).parent
 _TABLE = re.compile(r"(<!-- table: ([^>]+?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
@@ -57,6 +59,9 @@ def _table(subject: str, *names: str) -> str:
         return settings_table(kinds.load(*names))
     if subject == "errors":
         return "\n".join(["| error | exit code | when |", "|---|---|---|", *_errors(errors.HoldfastError, "")]) + "\n"
+    if subject == "metrics":
+        rows = [f"| `{f.name}` | {f.kind} | {_labels(f.labels)} | {_prose(f.help)} |" for f in FAMILIES]
+        return "\n".join(["| metric | kind | labels | meaning |", "|---|---|---|---|", *rows]) + "\n"
     raise KeyError(f"nothing makes a table of '{subject}'")
 
 
@@ -84,6 +89,10 @@ def _errors(error: type[errors.HoldfastError], under: str) -> Iterator[str]:
     for child in error.__subclasses__():
         if child.__module__ == errors.__name__:
             yield from _errors(child, under + "&ensp;")
+
+
+def _labels(names: tuple[str, ...]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def _words(wanted: Any) -> str:

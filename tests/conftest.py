@@ -1,4 +1,7 @@
-"""A small system with real files and a small trained state, for tests of commands, console and the whole."""
+"""A small system with real files and a small trained state, for tests of commands, console and the whole.
+
+Properties are checked without a deadline everywhere: machines that are busy are slow.
+"""
 
 import shutil
 from datetime import timedelta
@@ -7,12 +10,16 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import settings
 
 from holdfast.core.clock import SystemClock
 from holdfast.core.specfile import read_spec
 from holdfast.flow.registry import current_route
 from holdfast.opening import open_system
 from holdfast.state import open_state, put_in_force
+
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 DAYS, ROWS_A_DAY = 60, 40
 FILE = """\

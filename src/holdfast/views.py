@@ -202,6 +202,8 @@ class Views:
         recorded = self._state.lake.scan(PREDICTIONS.name, file.system, since=now - timedelta(days=RECENT_DAYS))
         if recorded.is_empty():
             recorded = self._state.lake.scan(PREDICTIONS.name, file.system)
+        if not recorded.is_empty():
+            recorded = recorded.filter(pl.col("stage") != "batch")
         if recorded.is_empty():
             return []
         day = pl.col("event_at").dt.convert_time_zone(spec.data.timezone).dt.date().alias("day")

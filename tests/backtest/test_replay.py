@@ -36,7 +36,7 @@ def answers(monkeypatch, parcels):
 
 
 def comparable(answers: pl.DataFrame) -> pl.DataFrame:
-    return answers.drop("latency_us")
+    return answers.drop("queue_us", "run_us")
 
 
 def test_a_policy_changes_only_what_is_done_about_findings(parcels):

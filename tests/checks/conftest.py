@@ -1,4 +1,4 @@
-"""Builders of windows. Properties are checked without a deadline: machines that are busy are slow."""
+"""Builders of windows."""
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -7,12 +7,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import settings
 
 from holdfast.core.evidence import Block, Role, Window
-
-settings.register_profile("unhurried", deadline=None)
-settings.load_profile("unhurried")
 
 START = datetime(2013, 4, 1, tzinfo=UTC)
 ROLES = {

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from holdfast.checks.drift import STATED, Drift
 from holdfast.core.evidence import Grade, Role
+from holdfast.core.signature import Column, Signature
 from holdfast.stats.histogram import edges_of
 
 COLUMNS = ["temp", "wind", "carrier", "probability"]
@@ -115,3 +116,18 @@ def test_a_day_against_ninety_costs_milliseconds(window):
     for k in range(5):
         check.measure(window([days[k]], facts, roles=roles), reference)
     assert (time.perf_counter() - start) / 5 < 0.05  # about 0.002 alone on a core
+
+
+def test_times_are_left_out_because_they_move_on_by_themselves(window, day, facts):
+    signature = Signature(
+        columns=(Column(name="temp", type="number"), Column(name="wind", type="time")),
+        task="classification",
+        output="probability",
+    )
+    known = {**facts, "signature": signature}
+    reference = window([day(k) for k in range(20)], known)
+    moved = window([day(30).with_columns(pl.col("wind") + 1e15)], known)
+    assert list(by_column(Drift().measure(moved, reference))) == ["temp", "carrier", "probability"]
+    [asked] = Drift(columns=("wind",)).measure(moved, reference)
+    assert asked.value is None
+    assert "wind is a time, which moves on by itself" in asked.note

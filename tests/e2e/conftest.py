@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,10 @@ import pytest
 
 from holdfast.core.records import Record
 from holdfast.places import CATALOG
+from holdfast.serve.supervisor import Patience
 from holdfast.state import State, open_state
+
+from .deployments import Deployment, train_versions
 
 R = TypeVar("R", bound=Record)
 
@@ -103,6 +107,11 @@ class Running:
         beat = until(lambda: _beat(self.state / "run" / f"{name}.json"), f"a sign of life of {name}")
         return int(beat["pid"])
 
+    def serving(self, name: str) -> int | None:
+        """Process id of a worker that has acknowledged routes; None while there is none."""
+        beat = _beat(self.state / "run" / f"{name}.json")
+        return int(beat["pid"]) if beat and beat["generation"] else None
+
     def kill_keeper(self) -> None:
         """kill -9, and wait until another one lives."""
         before = self.pid("keeper")
@@ -148,10 +157,14 @@ class Tools:
         """What the catalog of a state holds, read here: asking a command each time would take a process each time."""
         if not (directory / CATALOG).exists():
             return []
+        with self.state(directory).catalog.read() as tx:
+            return tx.find(kind)
+
+    def state(self, directory: Path) -> State:
+        """A state, opened once."""
         if directory not in self._states:
             self._states[directory] = open_state(directory)
-        with self._states[directory].catalog.read() as tx:
-            return tx.find(kind)
+        return self._states[directory]
 
     def close(self) -> None:
         for running in self.running:
@@ -170,3 +183,28 @@ def tools(small: Any) -> Iterator[Tools]:
     made = Tools(small)
     yield made
     made.close()
+
+
+@pytest.fixture(scope="session")
+def signed_versions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with two signed versions of a small real model, below ``artifacts/<version>``, and the keys."""
+    root = tmp_path_factory.mktemp("signed")
+    train_versions(root)
+    return root
+
+
+@pytest.fixture
+def serve(tmp_path: Path, signed_versions: Path) -> Iterator[Callable[..., Deployment]]:
+    """Starts a supervisor and workers on version 1 and waits until they serve it."""
+    running: list[Deployment] = []
+
+    def start(
+        workers: int = 2, patience: Patience | None = None, environment: dict[str, str] | None = None, **options: Any
+    ) -> Deployment:
+        shutil.copytree(signed_versions, tmp_path, dirs_exist_ok=True)
+        running.append(Deployment(tmp_path, workers, patience or Patience(), environment, **options))
+        return running[-1]
+
+    yield start
+    for deployment in running:
+        deployment.stop()

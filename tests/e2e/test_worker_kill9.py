@@ -10,68 +10,20 @@ from pathlib import Path
 
 import httpx
 import msgspec
-import numpy as np
 import pytest
 
-from holdfast.core.inputs import read_columns
-from holdfast.core.model import Facts
 from holdfast.core.routes import RoutedSystem, RoutedVersion, Routes, encode
-from holdfast.core.signature import Column, Signature
 from holdfast.core.spec import Serve
-from holdfast.core.transform import fit
 from holdfast.engines.files import FileLake
 from holdfast.engines.manifest import MemoryManifest
-from holdfast.security.artifacts import describe
-from holdfast.security.signing import create_keys, sign
 from holdfast.serve.heartbeat import read_heartbeat
 from holdfast.serve.supervisor import ChildSpec, Patience, Supervisor, await_generation, listen
-from holdfast.tasks.classification import Classification
-from holdfast.trainers.lightgbm import LightGBM
+
+from .deployments import ROW
 
 pytestmark = pytest.mark.slow
 
 WORKER = Path(__file__).with_name("serving_worker.py")
-SIGNATURE = Signature(
-    columns=(
-        Column(name="dep_hour", type="integer", low=0, high=23, nullable=False),
-        Column(name="distance", type="number"),
-        Column(name="carrier", type="category", categories=("AA", "UA")),
-    ),
-    task="classification",
-    output="probability",
-)
-ROW = {"dep_hour": 8, "distance": 1000.0, "carrier": "UA", "tailnum": "N1"}
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory) -> Path:
-    """Two signed versions of a small real model, below ``artifacts/<version>``, with the keys beside them."""
-    root = tmp_path_factory.mktemp("trained")
-    keys = create_keys(root / "keys")
-    rng = np.random.default_rng(7)
-    n = 600
-    columns = {
-        "dep_hour": rng.integers(0, 24, n).astype(float),
-        "distance": rng.normal(1000, 300, n),
-        "carrier": rng.choice(["AA", "UA"], n).tolist(),
-    }
-    rows = read_columns(SIGNATURE, columns)
-    y = (columns["dep_hour"] + rng.normal(0, 6, n) > 14).astype(float)
-    for version, trees in (("1", 20), ("2", 40)):
-        transform = fit(SIGNATURE, rows, y)
-        trained = LightGBM(trees=trees, min_rows_per_leaf=20).fit(
-            transform.matrix(rows), y, valid=None, task=Classification(), categories=transform.sizes, seed=7
-        )
-        directory = root / "artifacts" / version
-        directory.mkdir(parents=True)
-        facts = Facts(
-            system="flights", task="classification", trainer="lightgbm", params={}, seed=7, parity="",
-            runtime=trained.export(directory), rows=n, trained_from="2013-01-01", trained_until="2013-04-01",
-        )  # fmt: skip
-        for name, data in describe(SIGNATURE, transform, facts).items():
-            (directory / name).write_bytes(data)
-        (root / "artifacts" / f"{version}.bundle").write_bytes(sign(directory, keys.private))
-    return root
 
 
 class Deployment:
@@ -140,12 +92,12 @@ class Deployment:
 
 
 @pytest.fixture
-def deploy(tmp_path, trained):
+def deploy(tmp_path, signed_versions):
     """Starts workers on version 1 and waits until they serve it."""
     running = []
 
     def start(workers: int = 1, patience: Patience | None = None) -> Deployment:
-        shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+        shutil.copytree(signed_versions, tmp_path, dirs_exist_ok=True)
         deployment = Deployment(tmp_path, workers, patience or Patience())
         running.append(deployment)
         deployment.acknowledge(1)

@@ -1,3 +1,4 @@
+import errno
 import os
 import threading
 from pathlib import Path
@@ -16,7 +17,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from holdfast.engines import files, rolling
+from holdfast.core.protocols import TABLES, Field
+from holdfast.engines import files, rolling, segments
 from holdfast.engines.files import FileLake
 from holdfast.engines.manifest import MemoryManifest
 from holdfast.engines.memory import MemoryLake
@@ -45,9 +47,18 @@ def named(directory, ending):
 
 
 class LakeAgainstPlainList(RuleBasedStateMachine):
-    """Any interleaving of appends, seals, rolls, crashes and reopenings reads like a plain list."""
+    """Any interleaving of appends, syncs, seals, rolls, crashes and reopenings reads like a plain list."""
 
     directory = None
+    table = "predictions"
+
+    def renamed(self, columns):
+        rules = TABLES[self.table.partition("/")[0]]
+        return {{"event_at": rules.time, "prediction_id": rules.identity}.get(n, n): v for n, v in columns.items()}
+
+    def a_writer(self, lake):
+        names = self.renamed({field.name: field for field in PREDICTION_FIELDS})
+        return lake.writer(self.table, "flights", [Field(name, field.type) for name, field in names.items()])
 
     @initialize()
     def start(self):
@@ -59,11 +70,11 @@ class LakeAgainstPlainList(RuleBasedStateMachine):
         self.writers = []
         self.appended = []
         self.memory = MemoryLake()
-        self.memory_writer = self.memory.writer("predictions", "flights", PREDICTION_FIELDS)
+        self.memory_writer = self.a_writer(self.memory)
 
     @rule()
     def open_writer(self):
-        self.writers.append(self.lake.writer("predictions", "flights", PREDICTION_FIELDS))
+        self.writers.append(self.a_writer(self.lake))
 
     @precondition(lambda self: self.writers)
     @rule(data=st.data(), rows=st.lists(st.tuples(st.integers(0, 72), st.sampled_from("abcdef")), max_size=4))
@@ -72,9 +83,16 @@ class LakeAgainstPlainList(RuleBasedStateMachine):
         columns = predictions([id for _, id in rows], seats=[len(self.appended) + i for i in range(len(rows))])
         columns["seats"] = np.array(columns["seats"], dtype=np.int64)
         columns["event_at"] = np.array([micros(START + hours(hour)) for hour, _ in rows], dtype=np.int64)
-        writer.append(columns, len(rows))
-        self.memory_writer.append(columns, len(rows))
+        carrier = columns.pop("carrier")[0] if rows and data.draw(st.booleans()) else None
+        beside = {"constants": {"carrier": carrier}} if carrier else {}
+        for each in (writer, self.memory_writer):
+            each.append(self.renamed(columns), len(rows), **beside)
         self.appended += [(hour, len(self.appended) + i, id) for i, (hour, id) in enumerate(rows)]
+
+    @precondition(lambda self: self.writers)
+    @rule(data=st.data())
+    def sync(self, data):
+        data.draw(st.sampled_from(self.writers)).sync()
 
     @precondition(lambda self: self.writers)
     @rule(data=st.data())
@@ -108,31 +126,41 @@ class LakeAgainstPlainList(RuleBasedStateMachine):
         bounds = {"since": START + hours(since), "until": START + hours(since + length)}
         rows = [row for row in self.appended if since <= row[0] < since + length]
         for lake in (self.lake, self.memory):
-            self.compare(lake.scan("predictions", "flights", **bounds), rows)
+            self.compare(lake.scan(self.table, "flights", **bounds), rows)
 
     @invariant()
     def scan_all(self):
         for lake in (self.lake, self.memory):
-            self.compare(lake.scan("predictions", "flights"), self.appended)
+            self.compare(lake.scan(self.table, "flights"), self.appended)
 
     def compare(self, frame, rows):
-        expected = sorted({id: (hour, n) for hour, n, id in rows}.values())
+        kept = {}
+        for hour, n, id in rows:
+            if self.table != "predictions" or id not in kept:
+                kept[id] = (hour, n)
+        expected = sorted(kept.values())
         if not expected:
             assert frame.shape == (0, 0)
             return
-        found = [((at - START) // HOUR, n) for at, n in zip(frame["event_at"], frame["seats"], strict=True)]
+        times = frame[TABLES[self.table.partition("/")[0]].time]
+        found = [((at - START) // HOUR, n) for at, n in zip(times, frame["seats"], strict=True)]
         assert found == expected
 
     def teardown(self):
         self.lake.close()
 
 
+class FeedAgainstPlainList(LakeAgainstPlainList):
+    """A table that keeps the last row of an identity, not the first."""
+
+    table = "feeds/weather"
+
+
 @pytest.mark.slow
-def test_any_history_reads_like_the_plain_list_of_what_was_appended(tmp_path):
-    LakeAgainstPlainList.directory = tmp_path
-    run_state_machine_as_test(
-        LakeAgainstPlainList, settings=settings(max_examples=25, stateful_step_count=25, deadline=None)
-    )
+@pytest.mark.parametrize("machine", [LakeAgainstPlainList, FeedAgainstPlainList])
+def test_any_history_reads_like_the_plain_list_of_what_was_appended(tmp_path, machine):
+    machine.directory = tmp_path
+    run_state_machine_as_test(machine, settings=settings(max_examples=25, stateful_step_count=25, deadline=None))
 
 
 def test_files_and_memory_give_equal_frames(tmp_path):
@@ -326,6 +354,144 @@ def test_under_memory_recording_rows_are_written_within_a_second_or_when_asked(t
         deadline.wait(0.01)
     assert path.stat().st_size == writer._segment.size_bytes
     lake.close()
+
+
+class Disk:
+    """The calls that make a file survive a power cut, noted; a sync fails while `is_broken`."""
+
+    def __init__(self):
+        self.is_broken = False
+        self.synced = {}
+        self.directories = set()
+        self.renamed = []
+
+    def fdatasync(self, fd):
+        if self.is_broken:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        self.synced[os.fstat(fd).st_ino] = os.fstat(fd).st_size
+        return os.fdatasync(fd)
+
+    def fsync(self, fd):
+        self.directories.add(os.readlink(f"/proc/self/fd/{fd}"))
+        return os.fsync(fd)
+
+    def rename(self, old, new):
+        assert self.synced.get(os.stat(old).st_ino) == os.stat(old).st_size, "sealed before it was synced"
+        self.renamed.append(new)
+        return os.rename(old, new)
+
+    def __getattr__(self, name):
+        return getattr(os, name)
+
+    def has_all_of(self, directory):
+        return all(
+            self.synced.get(p.stat().st_ino) == p.stat().st_size
+            for p in (*named(directory, SEALED), *named(directory, OPEN))
+        )
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    disk = Disk()
+    monkeypatch.setattr(segments, "os", disk)
+    monkeypatch.setattr(files, "os", disk)
+    return disk
+
+
+def test_a_sync_covers_every_segment_that_was_begun_since_the_last(tmp_path, disk, monkeypatch):
+    writer = a_lake(tmp_path).writer("predictions", "flights", PREDICTION_FIELDS)
+    monkeypatch.setattr(files, "SEGMENT_BYTES", 1)
+    writer.sync()
+    for n in range(3):
+        writer.append(predictions([f"{n}a"]), 1)
+        writer.append(predictions([f"{n}b"]), 1)
+        assert not disk.has_all_of(tmp_path)
+        writer.sync()
+        assert disk.has_all_of(tmp_path)
+    assert str(tmp_path / "flights" / "predictions") in disk.directories
+    assert str(tmp_path) in disk.directories
+    writer.close()
+    assert disk.has_all_of(tmp_path)
+    assert len(disk.renamed) == len(named(tmp_path, SEALED)) == 6
+    assert named(tmp_path, OPEN) == []
+
+
+def test_the_first_sync_covers_segments_that_were_sealed_before_it(tmp_path, monkeypatch):
+    writer = a_lake(tmp_path).writer("predictions", "flights", PREDICTION_FIELDS)
+    monkeypatch.setattr(files, "SEGMENT_BYTES", 1)
+    for id in "abc":
+        writer.append(predictions([id]), 1)
+    assert len(named(tmp_path, SEALED)) == 2
+    disk = Disk()
+    monkeypatch.setattr(segments, "os", disk)
+    monkeypatch.setattr(files, "os", disk)
+    gone = named(tmp_path, SEALED)[0]
+    gone.unlink()  # rolled meanwhile, and deleted
+    writer.sync()
+    assert disk.has_all_of(tmp_path)
+
+
+def test_after_a_failed_sync_the_rows_since_are_said_to_be_lost_once_and_a_new_segment_is_begun(tmp_path, disk):
+    writer = a_lake(tmp_path).writer("predictions", "flights", PREDICTION_FIELDS)
+    writer.append(predictions(["a"]), 1)
+    writer.sync()
+    writer.append(predictions(["b"]), 1)
+    disk.is_broken = True
+    with pytest.raises(StateError, match="may not survive a power cut"):
+        writer.sync()
+    disk.is_broken = False
+    writer.append(predictions(["c"]), 1)
+    writer.sync()
+    assert len(named(tmp_path, OPEN)) == 2
+    writer.close()
+
+
+def test_rows_appended_to_a_segment_while_its_sync_fails_are_said_to_be_lost_too(tmp_path, disk, monkeypatch):
+    writer = a_lake(tmp_path).writer("predictions", "flights", PREDICTION_FIELDS)
+    writer.append(predictions(["a"]), 1)
+
+    def failing_while_another_row_comes(fd):
+        writer.append(predictions(["b"]), 1)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(disk, "fdatasync", failing_while_another_row_comes)
+        with pytest.raises(StateError, match="may not survive"):
+            writer.sync()
+    writer.append(predictions(["c"]), 1)  # begins another segment
+    with pytest.raises(StateError, match="may not survive"):
+        writer.sync()
+    writer.append(predictions(["d"]), 1)
+    writer.sync()
+    writer.close()
+
+
+@pytest.mark.slow
+def test_syncs_from_another_thread_do_no_harm_while_segments_come_and_go(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "SEGMENT_BYTES", 2000)
+    lake = a_lake(tmp_path)
+    writer = lake.writer("predictions", "flights", PREDICTION_FIELDS)
+    stop = threading.Event()
+    failures = []
+
+    def sync():
+        while not stop.is_set():
+            try:
+                writer.sync()
+            except BaseException as error:
+                failures.append(error)
+                return
+
+    thread = threading.Thread(target=sync)
+    thread.start()
+    for n in range(600):
+        writer.append(predictions([f"{n}"], at=START + hours(n)), 1)
+    stop.set()
+    thread.join()
+    writer.close()
+    assert failures == []
+    assert ids(lake) == [f"{n}" for n in range(600)]
+    assert named(tmp_path, OPEN) == []
 
 
 def test_an_unused_writer_leaves_no_file(tmp_path):

@@ -57,7 +57,7 @@ def test_every_row_of_an_old_lake_is_read_whether_rolled_sealed_or_torn(state):
     for _ in range(2):
         frame = lake.scan("predictions", "flights")
         assert frame["prediction_id"].to_list() == ["a", "b", "c"]
-        assert frame["carrier"].to_list() == [None, None, "Zürich"]
+        assert frame["carrier"].to_list() == [None, "Zürich", "Zürich"]
         lake.roll()
     lake.close()
     catalog.close()

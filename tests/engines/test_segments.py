@@ -1,10 +1,12 @@
 import errno
 import os
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from holdfast.core.protocols import Field
 from holdfast.engines import segments
 from holdfast.engines.segments import OPEN, SEALED, SegmentReader, SegmentWriter, recover
 from holdfast.errors import CorruptSegment, StateError
@@ -18,6 +20,15 @@ def ticking():
 
 def a_writer(directory, record="process"):
     return SegmentWriter(directory, "predictions", PREDICTION_FIELDS, record=record, now=ticking())
+
+
+def append(writer, columns, rows):
+    writer.append(columns, rows, at=writer._now())
+
+
+def seal(writer):
+    writer.end()
+    writer.seal()
 
 
 def ids_in(path, *, is_sealed=False):
@@ -38,7 +49,7 @@ def whole(tmp_path):
     writer = a_writer(tmp_path / "whole")
     ends = [writer.size_bytes]
     for ids in (["a"], ["b", "ü☃"], ["d"]):
-        writer.append(predictions(ids), len(ids))
+        append(writer, predictions(ids), len(ids))
         ends.append(writer.size_bytes)
     writer.abandon()
     return only(tmp_path / "whole").read_bytes(), ends
@@ -83,9 +94,9 @@ def test_a_torn_last_frame_is_damage_in_a_sealed_segment(tmp_path, whole):
 
 def test_a_sealed_segment_that_lost_its_end_is_reported(tmp_path):
     writer = a_writer(tmp_path)
-    writer.append(predictions(["a"]), 1)
+    append(writer, predictions(["a"]), 1)
     size = writer.size_bytes
-    writer.seal()
+    seal(writer)
     path = only(tmp_path)
     assert path.name.endswith(SEALED)
     assert ids_in(path, is_sealed=True) == ["a"]
@@ -107,7 +118,7 @@ def test_a_reader_takes_in_only_what_was_added(tmp_path):
     reader = SegmentReader("predictions")
     seen = []
     for id in "abc":
-        writer.append(predictions([id]), 1)
+        append(writer, predictions([id]), 1)
         before = reader.offset
         reader.read(only(tmp_path), is_sealed=False)
         assert reader.offset == writer.size_bytes > before
@@ -118,7 +129,7 @@ def test_a_reader_takes_in_only_what_was_added(tmp_path):
 
 def test_the_segment_of_a_living_writer_is_not_recovered_and_that_of_a_dead_one_is_sealed_whole(tmp_path):
     writer = a_writer(tmp_path)
-    writer.append(predictions(["a"]), 1)
+    append(writer, predictions(["a"]), 1)
     path = only(tmp_path)
     assert recover(path, "predictions") is None
     writer.abandon()
@@ -160,29 +171,50 @@ class FullDisk:
 @pytest.mark.parametrize("record", ["process", "disk"])
 def test_a_full_disk_is_said_and_leaves_the_last_whole_frame(tmp_path, monkeypatch, room, record):
     writer = a_writer(tmp_path, record)
-    writer.append(predictions(["a"]), 1)
+    append(writer, predictions(["a"]), 1)
     with monkeypatch.context() as patched:
         patched.setattr(segments, "os", FullDisk(room))
         with pytest.raises(StateError, match=r"No space left.*free space on this disk.*Nothing of these rows"):
-            writer.append(predictions(["b"]), 1)
+            append(writer, predictions(["b"]), 1)
     assert only(tmp_path).stat().st_size == writer.size_bytes
-    writer.append(predictions(["c"]), 1)
-    writer.seal()
+    append(writer, predictions(["c"]), 1)
+    seal(writer)
     assert ids_in(only(tmp_path), is_sealed=True) == ["a", "c"]
 
 
 def test_rows_that_wait_in_memory_survive_a_full_disk_and_are_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(segments, "MOST_WAITING_BYTES", 50)
     writer = a_writer(tmp_path, "memory")
-    writer.append(predictions(["a"]), 1)
+    append(writer, predictions(["a"]), 1)
     with monkeypatch.context() as patched:
         patched.setattr(segments, "os", FullDisk(5))
+        append(writer, predictions(["b"]), 1)
         with pytest.raises(StateError, match="free space"):
-            writer.append(predictions(["b"]), 1)
+            append(writer, predictions(["c"]), 1)
     assert ids_in(only(tmp_path)) == []
-    writer.append(predictions(["c"]), 1)
-    writer.seal()
-    assert ids_in(only(tmp_path), is_sealed=True) == ["a", "c"]
+    append(writer, predictions(["d"]), 1)
+    seal(writer)
+    assert ids_in(only(tmp_path), is_sealed=True) == ["a", "b", "d"]
+
+
+def test_while_the_disk_takes_its_time_rows_in_memory_are_refused_rather_than_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(segments, "MOST_WAITING_BYTES", 50)
+    writer = a_writer(tmp_path, "memory")
+    with writer._writing:
+        append(writer, predictions(["a"]), 1)
+        append(writer, predictions(["b"]), 1)
+        with pytest.raises(StateError, match="does not keep up") as raised:
+            append(writer, predictions(["c"]), 1)
+    assert isinstance(raised.value.__cause__, OSError)
+    seal(writer)
+    assert ids_in(only(tmp_path), is_sealed=True) == ["a", "b"]
+
+
+def test_a_segment_that_cannot_be_begun_leaves_no_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(segments, "os", FullDisk(20))
+    with pytest.raises(StateError, match="free space"):
+        a_writer(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 class BrokenDisk(FullDisk):
@@ -192,16 +224,87 @@ class BrokenDisk(FullDisk):
 
 def test_after_a_failed_sync_the_segment_is_not_trusted_any_more(tmp_path, monkeypatch):
     writer = a_writer(tmp_path, "disk")
-    writer.append(predictions(["a"]), 1)
+    append(writer, predictions(["a"]), 1)
     monkeypatch.setattr(segments, "os", BrokenDisk(10**6))
     with pytest.raises(StateError, match=r"Input/output error; check this disk"):
-        writer.append(predictions(["b"]), 1)
+        append(writer, predictions(["b"]), 1)
     assert writer.is_broken
     writer.abandon()
     assert ids_in(only(tmp_path)) == ["a"]
+
+
+@pytest.mark.parametrize("record", ["process", "memory"])
+def test_a_sync_covers_what_was_appended_before_it(tmp_path, monkeypatch, record):
+    synced = []
+
+    class Watched(FullDisk):
+        def fdatasync(self, fd):
+            synced.append(os.fstat(fd).st_size)
+
+    writer = a_writer(tmp_path, record)
+    append(writer, predictions(["a"]), 1)
+    monkeypatch.setattr(segments, "os", Watched(10**6))
+    assert not writer.is_synced
+    writer.sync()
+    assert synced == [writer.size_bytes]
+    assert writer.is_synced
+    append(writer, predictions(["b"]), 1)
+    assert not writer.is_synced
+    writer.abandon()
+    writer.sync()
+    assert len(synced) == 1
+
+
+def test_after_a_sync_that_was_asked_for_failed_every_later_one_fails_too(tmp_path, monkeypatch):
+    writer = a_writer(tmp_path)
+    append(writer, predictions(["a"]), 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(segments, "os", BrokenDisk(10**6))
+        with pytest.raises(StateError, match="may not survive a power cut"):
+            writer.sync()
+    assert writer.is_synced, "what it failed for was said"
+    append(writer, predictions(["b"]), 1)
+    assert writer.is_broken
+    assert not writer.is_synced
+    with pytest.raises(StateError, match="may not survive a power cut"):
+        writer.sync()
+    writer.abandon()
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StateError, match=r"cannot make a segment in .*file.*check that it is writable"):
         a_writer(tmp_path / "file" / "x")
+
+
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(frames=st.lists(st.tuples(st.integers(1, 3), st.booleans(), st.booleans()), min_size=1, max_size=4))
+def test_a_power_cut_at_any_byte_of_the_last_frames_leaves_exactly_the_whole_frames(tmp_path, frames):
+    for old in tmp_path.iterdir():
+        old.unlink()
+    schema = (*PREDICTION_FIELDS, Field("in.x", "float"), Field("in.y", "float"))
+    writer = SegmentWriter(tmp_path, "predictions", schema, record="process", now=ticking())
+    ends, ids = [writer.size_bytes], [[]]
+    for n, (rows, has_constants, has_matrix) in enumerate(frames):
+        named = [f"{n}{i}ü" for i in range(rows)]
+        columns = predictions(named)
+        beside = {}
+        if has_constants:
+            beside["constants"] = {"carrier": columns.pop("carrier")[0], "seats": 1}
+            del columns["seats"]
+        if has_matrix:
+            beside["matrix"] = np.ones((rows, 2))
+        else:
+            columns |= {"in.x": np.zeros(rows), "in.y": np.zeros(rows)}
+        writer.append(columns, rows, at=writer._now(), **beside)
+        ends.append(writer.size_bytes)
+        ids.append(ids[-1] + named)
+    writer.abandon()
+    data = only(tmp_path).read_bytes()
+    path = only(tmp_path)
+    for length in range(ends[max(0, len(ends) - 3)], len(data) + 1):
+        path.write_bytes(data[:length])
+        expected = next(ids[at] for at in reversed(range(len(ends))) if ends[at] <= length)
+        assert ids_in(path) == expected, length
+    sealed = recover(path, "predictions")
+    assert ids_in(sealed, is_sealed=True) == ids[-1]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdfast.core.protocols import PREDICTIONS, Field
+from holdfast.core.protocols import FEEDS, PREDICTIONS, Field
 from holdfast.engines.tables import WRITTEN, checked_schema, cut, merged
 from holdfast.errors import StateError
 from holdfast.testing import PREDICTION_FIELDS
@@ -23,16 +23,21 @@ rows = st.lists(st.tuples(st.integers(0, 5), st.sampled_from("abcd")), max_size=
 
 
 @settings(max_examples=40)
-@given(rows, st.randoms(use_true_random=False))
-def test_merging_in_any_order_gives_the_last_written_row_of_each_identity_by_time(rows, random):
+@given(rows, st.randoms(use_true_random=False), st.sampled_from([PREDICTIONS, FEEDS]))
+def test_merging_in_any_order_gives_the_row_of_each_identity_that_the_table_keeps_by_time(rows, random, table):
     frames = [
-        pl.DataFrame({"event_at": [t], "prediction_id": [id], "n": [n], WRITTEN[0]: [n // 3], WRITTEN[1]: [n % 3]})
+        pl.DataFrame({table.time: [t], table.identity: [id], "n": [n], WRITTEN[0]: [n // 3], WRITTEN[1]: [n % 3]})
         for n, (t, id) in enumerate(rows)
     ]
-    expected = sorted({id: (t, n) for n, (t, id) in enumerate(rows)}.values())
+    kept = {}
+    for n, (t, id) in enumerate(rows):
+        if table is FEEDS or id not in kept:
+            kept[id] = (t, n)
     random.shuffle(frames)
-    frame = merged(PREDICTIONS, frames)
-    assert [tuple(row) for row in frame.select("event_at", "n").rows()] == expected if rows else frame.shape == (0, 0)
+    frame = merged(table, frames)
+    found = [tuple(row) for row in frame.select(table.time, "n").rows()] if rows else []
+    assert found == sorted(kept.values())
+    assert bool(frame.width) == bool(rows)
 
 
 def test_the_lakes_own_column_cannot_be_recorded():

@@ -2,11 +2,10 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
-from hypothesis import settings
 
 from holdfast.core.evidence import Grade, Limit, Reading, Verdict
 from holdfast.core.inputs import read_columns
@@ -17,9 +16,6 @@ from holdfast.core.spec import Data, Decide, Gate, Label, Model, Monitor, Releas
 from holdfast.engines.memory import MemoryCatalog, MemoryLake
 from holdfast.serve.recording import Answerer, Recorder, RowMeta
 from holdfast.testing import START, micros
-
-settings.register_profile("unhurried", deadline=None)
-settings.load_profile("unhurried")
 
 DAY = timedelta(days=1)
 COLUMNS = {name: Column(name=name, type="number") for name in ("x", "y")}
@@ -82,6 +78,7 @@ class Traffic:
         *,
         keys: Sequence[str | None] | None = None,
         version: str = "1",
+        stage: Literal["live", "canary", "batch"] = "live",
         predicted_at: Sequence[datetime] | None = None,
         **columns: Any,
     ) -> list[str | None]:
@@ -99,11 +96,11 @@ class Traffic:
             predicted_at=np.array([micros(each) for each in predicted_at or at], dtype=np.int64),
         )
         by = Answerer(
-            system="orders", version=version, stage="live", release="", signature=SIGNATURE, signature_hash="s"
+            system="orders", version=version, stage=stage, release="", signature=SIGNATURE, signature_hash="s"
         )
         rows = read_columns(SIGNATURE, values)
-        latency = np.full(n, 1500.0)
-        self.recorder.record_predictions(by, rows, np.asarray(outputs, dtype=np.float64), meta, latency_us=latency)
+        outputs = np.asarray(outputs, dtype=np.float64)
+        self.recorder.record_predictions(by, rows, outputs, meta, queue_us=np.full(n, 500.0), run_us=1000.0)
         self.asked += n
         return named
 

@@ -279,3 +279,33 @@ def test_until_is_the_same_time_in_any_zone(tmp_path):
     seen = [draft(tmp_path, until=each) for each in (at, at.astimezone(ZoneInfo("America/New_York")))]
     assert seen[0].spec == seen[1].spec
     assert seen[0].spec.data.expect.rows == 20  # a tenth of the 201 rows known by then
+
+
+def test_a_time_that_was_past_when_its_row_was_known_is_a_feature_and_no_other_is(tmp_path):
+    places = range(COUNT)
+    frame = trips().with_columns(
+        booked_at=pl.Series([None if i % 9 == 0 else START + (i - 30) * HOUR for i in places]),
+        arrived_at=pl.Series([START + (i + 4 if i % 3 else i - 4) * HOUR for i in places]),
+    )
+    frame.write_parquet(tmp_path / "trips.parquet")
+    observed = weather().with_columns(calibrated_at=pl.col("observed_at") - 30 * HOUR)
+    observed.write_csv(tmp_path / "weather.csv", datetime_format="%Y-%m-%dT%H:%M:%SZ")
+    ends().write_parquet(tmp_path / "ends.parquet")
+    made = draft(tmp_path, label="ends.late")
+    times = [name for name, column in made.spec.data.columns.items() if column.type == "time"]
+    assert times == ["booked_at", "weather_calibrated_at"]
+    assert made.spec.data.columns["booked_at"] == Column(name="booked_at", type="time")
+    assert any(
+        note.startswith("arrived_at is no feature: in 66.5% of rows of trips it lies after listed_at")
+        for note in made.notes
+    )
+    assert parse_spec(dump_spec(made.spec, made.comments)) == made.spec
+
+
+def test_when_the_label_beside_the_rows_was_known_is_no_feature(tmp_path):
+    frame = trips().join(ends().drop("ended_at"), on="id").with_columns(ended_at=pl.col("planned_at") + 2 * HOUR)
+    frame.write_parquet(tmp_path / "trips.parquet")
+    made = draft(tmp_path, label="trips.late")
+    assert made.spec.data.label.known_at == "ended_at"
+    assert not [name for name, column in made.spec.data.columns.items() if column.type == "time"]
+    assert not any("ended_at is no feature" in note for note in made.notes)

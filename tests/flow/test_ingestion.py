@@ -206,6 +206,19 @@ def test_a_time_that_is_none_is_kept_apart(place):
     assert place.tables()["weather"]["published_at"].to_list() == [at(0), at(1), at(24 * 60)]
 
 
+def test_a_feature_that_is_a_time_is_read_as_one_and_may_be_missing(place):
+    data = replace(SPEC.data, columns={"booked_at": Column(name="booked_at", type="time")})
+    booked = pl.Series("booked_at", ["2020-01-01T02:30:00+02:00", None, "soon", "2019-12-31"])
+    place.sources["trips"] = Given(a=pl.concat([TRIPS] * 4)[:4].with_columns(booked, id=pl.Series([1, 2, 3, 4])))
+    place.ingest(replace(SPEC, data=data))
+    assert place.quarantine("trips")["reason"].to_list() == ["booked_at is not a time: soon"]
+    tables = feed_tables(replace(SPEC, data=data), place.lake, place.catalog)
+    found = dict(zip(tables["trips"]["id"].to_list(), tables["trips"]["booked_at"].to_list(), strict=True))
+    assert found == {1: at(30), 2: None, 4: at(-24 * 60)}
+    assembled = assemble(data, tables)
+    assert set(assembled["booked_at"]) == {at(30).timestamp() * 1e6, None, at(-24 * 60).timestamp() * 1e6}
+
+
 def test_a_row_without_a_label_is_no_bad_row(place):
     place.add("ends", "b", pl.DataFrame({"id": [2], "ended_at": [at(95)], "late": [None]}))
     assert place.ingest().feeds["ends"].rows_quarantined == 0

@@ -331,3 +331,26 @@ def by_hand(feeds: dict[str, pl.DataFrame], at: datetime, station: str | None) -
         "delays_minutes_sum": float(sum(window)) if window else zero,
         "delays_minutes_count": float(len(window)) if window else zero,
     }
+
+
+def test_times_of_the_rows_and_of_a_joined_feed_are_microseconds() -> None:
+    columns = {name: Column(name=name, type="time") for name in ("planned_at", "weather_checked_at")}
+    feeds = DATA.feeds | {"weather": replace(DATA.feeds["weather"], take=("checked_at",))}
+    data = replace(DATA, feeds=feeds, columns=columns)
+    checked = weather(("a", minute(0), minute(1), 20.0)).with_columns(checked_at=pl.lit(minute(-5)).cast(TIME))
+    rows = trips((1, minute(2), minute(9), "a"), (2, minute(2), minute(9), "c"))
+    frame = assemble(data, {"trips": rows, "weather": checked})
+    assert frame.schema["weather_checked_at"] == pl.Float64
+    assert frame["planned_at"].to_list() == [minute(9).timestamp() * 1e6] * 2
+    assert frame["weather_checked_at"].to_list() == [minute(-5).timestamp() * 1e6, None]
+    naive = rows.with_columns(pl.col("planned_at").dt.replace_time_zone(None).alias("made_at"))
+    read = replace(data, columns={"made_at": Column(name="made_at", type="time")})
+    assert assemble(read, {"trips": naive})["made_at"].to_list() == [minute(9).timestamp() * 1e6] * 2
+    assert assemble(data, {"trips": rows})["weather_checked_at"].to_list() == [None, None]
+    assert assemble(data, {}).schema["weather_checked_at"] == pl.Float64
+
+
+def test_a_time_that_is_stored_as_something_else_is_an_error() -> None:
+    data = replace(DATA, columns={"station": Column(name="station", type="time")})
+    with pytest.raises(DataError, match="column 'station' must hold times but is String"):
+        assemble(data, {"trips": trips((1, minute(2), minute(9), "a"))})

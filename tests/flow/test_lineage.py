@@ -106,6 +106,13 @@ def test_an_input_that_may_not_be_missing_has_no_influence_to_tell(answered: Tra
     assert [influence.column for influence in said.influences] == ["y"]
 
 
+def test_a_time_is_shown_as_one(answered: Transaction, lake: MemoryLake, traffic) -> None:
+    timed = replace(SIGNATURE, columns=(replace(COLUMNS[0], type="time"), COLUMNS[1]))
+    traffic.answer([NOON], [0.302], keys=["b"], x=[NOON.timestamp() * 1e6], y=[2.0])
+    first = lineage.why(answered, lake, "orders", "r1:0", lambda version: a_model(timed)).influences[0]
+    assert (first.column, first.value) == ("x", "2013-04-01T12:00:00Z")
+
+
 def test_replay_agrees_with_the_record(answered: Transaction, lake: MemoryLake) -> None:
     again = lineage.replay(answered, lake, "orders", "r0:0", load)
     assert again.agrees

@@ -10,6 +10,9 @@ import pytest
 
 from holdfast.errors import ParityFailed
 from holdfast.flow.parity import export_proved
+from holdfast.runtimes.trees import TreesRuntime
+from holdfast.tasks.classification import Classification
+from holdfast.trainers.lightgbm import Boosted, LightGBM
 
 X = np.random.default_rng(0).normal(size=(300, 2)).astype(np.float32)
 
@@ -92,3 +95,41 @@ def test_large_answers_may_differ_in_proportion(tmp_path: Path) -> None:
 
 def test_few_rows_are_enough_to_ask(tmp_path: Path) -> None:
     assert export_proved(Sum(), X[:1], tmp_path).text == "linear: 4 rows, equal"
+
+
+def boosted(columns: int = 2) -> tuple[Boosted, np.ndarray]:
+    x = np.random.default_rng(0).normal(size=(300, columns)).astype(np.float32)
+    y = (x.sum(axis=1) > 0).astype(np.float64)
+    trainer = LightGBM(trees=20, leaves=7, early_stopping=0, feature_fraction=1.0)
+    return trainer.fit(x, y, valid=None, task=Classification(), categories=[0] * columns, seed=7), x
+
+
+def test_trees_are_served_by_tables_that_are_proved_like_the_file_that_they_are_read_from(tmp_path: Path) -> None:
+    fitted, x = boosted()
+    proof = export_proved(fitted, x, tmp_path)
+    assert proof.runtime == "trees"
+    asked, portable = proof.text.split("; ")
+    assert asked.startswith("trees: 365 rows, ")
+    assert portable.startswith("onnx: 365 rows, ")
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def test_a_faster_runtime_that_answers_something_else_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted, x = boosted()
+    right = TreesRuntime.run
+    monkeypatch.setattr(TreesRuntime, "run", lambda self, x: right(self, x) + 0.01)
+    proof = export_proved(fitted, x, tmp_path)
+    assert proof.runtime == "onnx"
+    assert proof.text.endswith("; trees was not used: 1e-02 apart on 365 rows")
+
+
+def test_a_model_that_no_runtime_makes_faster_is_served_as_it_was_exported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted, x = boosted()
+    monkeypatch.setattr("holdfast.runtimes.trees.MOST_WORDS_LOOKED_UP", 1)
+    proof = export_proved(fitted, x, tmp_path)
+    assert proof.runtime == "onnx"
+    assert "trees" not in proof.text

@@ -75,6 +75,12 @@ def test_a_corrected_label_counts_as_corrected(live: LivePredictions, traffic) -
     assert rows_of(live)["label"] == [0.0]
 
 
+def test_rows_of_a_file_that_was_scored_are_not_live_traffic(live: LivePredictions, traffic) -> None:
+    traffic.answer([NOON], [0.4])
+    traffic.answer([NOON] * 2, [0.8, 0.9], stage="batch")
+    assert rows_of(live)["probability"] == [0.4]
+
+
 def test_a_failed_answer_is_left_out(live: LivePredictions, traffic) -> None:
     traffic.answer([NOON] * 2, [np.nan, 0.4])
     assert rows_of(live)["probability"] == [0.4]

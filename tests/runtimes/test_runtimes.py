@@ -13,7 +13,7 @@ from holdfast.tasks.classification import Classification
 from holdfast.trainers.lightgbm import LightGBM
 from holdfast.trainers.linear import Linear
 
-FILES = {"onnx": "model.onnx", "lightgbm": "model.txt", "linear": "model.json"}
+FILES = {"onnx": "model.onnx", "trees": "model.onnx", "lightgbm": "model.txt", "linear": "model.json"}
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     x = rng.normal(size=(300, 3)).astype(np.float32)
     y = (x[:, 0] > 0).astype(np.float64)
     options: Any = {"valid": None, "task": Classification(), "categories": [0, 0, 0], "seed": 7}
-    boosted = LightGBM(trees=5).fit(x, y, **options)
+    boosted = LightGBM(trees=20).fit(x, y, **options)
     boosted.export(directory)
     boosted.export_native(directory)
     Linear().fit(x, y, **options).export_native(directory)

@@ -191,6 +191,16 @@ def test_another_set_of_files_is_refused(artifact: Path, keys: Keys, change: Cal
         ("facts.json", b"{", "facts.json"),
         ("signature.json", b'{"columns": [{"name": 5, "type": "number"}]}', "signature.json"),
         ("transform.json", b'{"columns": []}', "name different columns"),
+        (
+            "transform.json",
+            b'{"columns": [{"name": "x", "part": "hour", "timezone": "UTC"}, {"name": "c"}]}',
+            "name different columns",
+        ),
+        (
+            "transform.json",
+            b'{"columns": [{"name": "x", "part": "hour", "timezone": "Mars/Olympus"}, {"name": "c"}]}',
+            "knows no time zone 'Mars/Olympus'",
+        ),
         ("facts.json", files()["facts.json"].replace(b'"format": 1', b'"format": 2'), "format 2"),
         ("model.json", b'{"intercept": 1, "link": "identity", "columns": [{"type": "evil"}]}', "model.json"),
         (

@@ -34,11 +34,14 @@ def test_an_answer_is_recorded_with_inputs_version_stage_and_release(served, row
     assert answer.outputs.tolist() == [1.08]
     [recorded] = served.recorded().to_dicts()
     now = served.clock.now()
-    assert recorded["latency_us"] > 0
-    assert {name: value for name, value in recorded.items() if name != "latency_us"} == {
+    assert recorded.pop("queue_us") > 0
+    assert recorded.pop("run_us") > 0
+    assert recorded == {
         "request_id": "q1",
         "prediction_id": "q1:0",
         "row": 0,
+        "caller": "",
+        "error": None,
         "key": "77",
         "unit": "N1",
         "event_at": now,
@@ -159,7 +162,7 @@ def test_what_cannot_be_recorded_is_not_answered(world, row, full_disk):
     world.serve()
     with pytest.raises(StateError, match=r"No space left.*send the request again with the same id"):
         world.plane.predict("flights", ask(row))
-    assert (world.plane.recorder.recorded, world.plane.recorder.lost) == (0, 1)
+    assert (world.plane.recorder.counts.written, world.plane.recorder.counts.lost) == (0, 1)
 
 
 def test_a_model_that_fails_is_recorded_as_failed(served, row):

@@ -1,3 +1,4 @@
+import asyncio
 from datetime import timedelta
 
 import msgspec
@@ -48,7 +49,7 @@ def test_each_row_of_an_answer_has_its_own_id_version_and_stage(world, row):
 
 def deliver(world, *labels, task=None):
     body = msgspec.json.encode({"labels": [{"key": "a", "label": 1}, *labels]})
-    return take_labels(body, "flights", task or Classification(), world.plane.recorder, world.clock)
+    return asyncio.run(take_labels(body, "flights", task or Classification(), world.plane.recorder, world.clock))
 
 
 @pytest.mark.parametrize("label", [3, -1, 0.5])
@@ -63,7 +64,7 @@ def test_a_label_that_the_task_does_not_take_is_refused_with_its_row_and_nothing
 def test_a_number_too_large_to_be_one_is_refused_as_the_label_of_a_regression(world):
     body = b'{"labels": [{"key": "a", "label": 1}, {"key": "b", "label": 1e999}]}'
     with pytest.raises((InvalidInput, msgspec.DecodeError), match=r"finite|out of range"):
-        take_labels(body, "flights", Regression(), world.plane.recorder, world.clock)
+        asyncio.run(take_labels(body, "flights", Regression(), world.plane.recorder, world.clock))
     assert world.lake.scan("labels", "flights").is_empty()
 
 

@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 import polars as pl
 
+from holdfast.checks.instants import times_of
 from holdfast.checks.stated import at_most
 from holdfast.core.evidence import Block, Grade, Reading, Role, Window
 from holdfast.stats.distance import DISTANCES, coarsen, total_variation
@@ -22,7 +23,10 @@ the reference. A day of weather is at 0.7 (Jensen-Shannon) from its quarter with
 
 
 class Drift(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Distance of every input column, and of the output, from the reference. Missing values do not count in it."""
+    """Distance of every input column, and of the output, from the reference. Missing values do not count in it.
+
+    Times are left out: they move on by themselves.
+    """
 
     needs: ClassVar[frozenset[Role]] = frozenset({Role.INPUT})
     facts: ClassVar[frozenset[str]] = frozenset({"edges"})
@@ -33,13 +37,15 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Jensen-Shannon distance (base 2) and PSI on ten cells of equal mass, KS on all cells; for categories, which
     have no order, KS is the total variation distance."""
     columns: tuple[str, ...] = ()
-    """Columns to look at; empty means all inputs and the output."""
+    """Columns to look at; empty means all inputs but times, and the output."""
 
     def measure(self, window: Window, baseline: Window | None) -> Sequence[Reading]:
         """One reading per column. Blocks of the window that are in the baseline are left out of the baseline."""
-        columns = list(self.columns) or [*window.columns(Role.INPUT), *window.columns(Role.OUTPUT)]
+        times = times_of(window)
+        every = [*window.columns(Role.INPUT), *window.columns(Role.OUTPUT)]
+        columns = list(self.columns) or [column for column in every if column not in times]
         edges: Mapping[str, Edges] = window.facts["edges"]
-        known = [column for column in columns if column in edges]
+        known = [column for column in columns if column in edges and column not in times]
         inside = set(window.blocks)
         rest = [block for block in baseline.blocks if block not in inside] if baseline else []
         current, changed = _total(window.blocks, known, edges)
@@ -50,7 +56,9 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             readings[column] = self._reading(column, edges[column], reference[start:end], current[start:end])
             start = end
         for column in columns:
-            if column not in edges:
+            if column in times:
+                readings[column] = self._unknown(column, f"{column} is a time, which moves on by itself; leave it out")
+            elif column not in edges:
                 readings[column] = self._unknown(column, "no edges: the reference has not counted this column")
             elif column in changed:
                 readings[column] = self._unknown(column, f"the type of {column} changed: {changed[column]}")

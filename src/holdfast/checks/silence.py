@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 import msgspec
 import numpy as np
 
+from holdfast.checks.instants import times_of
 from holdfast.checks.profile import LEAST_ROWS, PROBS, BoolArray, FloatArray, IntArray, Profile, of_block, of_window
 from holdfast.checks.stated import within
 from holdfast.checks.units import explanations, nearest
@@ -54,7 +55,9 @@ class Silence(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             columns = [*inputs, *outputs]
             now, days = of_window(window, columns), [of_block(block, columns) for block in recent]
             days = [day for day in days if day.rows]
-            readings += _columns(columns, len(inputs), now, days, window.facts.get("usual", {}))
+            times = times_of(window)
+            scaled = [column in inputs and column not in times for column in columns]
+            readings += _columns(columns, scaled, now, days, window.facts.get("usual", {}))
         return readings
 
     def grade(self, reading: Reading) -> tuple[Grade, str]:
@@ -125,8 +128,13 @@ def _monitor(name: str, last_at: datetime | None, every: timedelta, now: datetim
 
 
 def _columns(
-    columns: Sequence[str], inputs: int, now: Profile, days: Sequence[Profile], usual: Mapping[tuple[str, str], float]
+    columns: Sequence[str],
+    scaled: Sequence[bool],
+    now: Profile,
+    days: Sequence[Profile],
+    usual: Mapping[tuple[str, str], float],
 ) -> list[Reading]:
+    """One reading per column; `scaled` says which of them are inputs that come in some unit."""
     if not now.rows or len(days) < LEAST_BLOCKS:
         why = f"{now.rows} rows now and {len(days)} days before; {LEAST_BLOCKS} days are needed"
         return [_reading("missing_share", None, column, why, rows=now.rows) for column in columns]
@@ -146,7 +154,7 @@ def _columns(
         seen = usual.get(("missing_share", column), 0.0)
         found = found or _missing(column, now.rows, float(now.missing[k]), missing[:, k], seen)
         passes = found.value is not None and found.high is not None and found.value <= found.high
-        if k < inputs and moved[k] and passes:
+        if scaled[k] and moved[k] and passes:
             seen = usual.get(("unit_change", column), 0.0)
             found = _unit(column, int(now.present[k]), now.quantiles[:, k], quantiles[usable, :, k], seen) or found
         readings.append(found)

@@ -18,6 +18,9 @@ Files = Annotated[
 Host = Annotated[str, typer.Option(help="Address to listen on; everything but loopback can be reached from outside.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="Port for predictions and labels; 0 takes a free one.")]
 ConsolePort = Annotated[int, typer.Option(min=0, max=65535, help="Port of console and API; 0 takes a free one.")]
+GrpcPort = Annotated[
+    int | None, typer.Option(min=0, max=65535, help="Port for gRPC, not served by default; 0 takes a free one.")
+]
 Workers = Annotated[int, typer.Option(help="How many processes answer.")]
 
 
@@ -27,12 +30,19 @@ def up(
     host: Host = "127.0.0.1",
     port: Port = 8080,
     console_port: ConsolePort = 8081,
+    grpc_port: GrpcPort = None,
     workers: Workers = 1,
 ) -> None:
     """Train, release, serve, record, watch and put right: all systems of a state, until Ctrl+C or SIGTERM."""
     log_to_stderr()
     options = UpOptions(
-        files=tuple(files or ()), state=state, host=host, port=port, console_port=console_port, workers=workers
+        files=tuple(files or ()),
+        state=state,
+        host=host,
+        port=port,
+        console_port=console_port,
+        grpc_port=grpc_port,
+        workers=workers,
     )
     run_up(options, by=person(), tell=_tell)
 
@@ -41,6 +51,8 @@ def _tell(started: Started) -> None:
     for system, live in started.systems.items():
         now = f"version {live} is live" if live else "no version yet: training begins now"
         say(f"{system}: {now}; POST {started.url}/predict/{system}")
+    if started.grpc:
+        say(f"gRPC: {started.grpc}")
     if started.token:
         say(f"admin token, shown this once: {started.token}")
         say(f"console: {started.console}/?token={started.token}")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
+from holdfast.core import times
 from holdfast.core.signature import Column, Rows, Signature
 from holdfast.errors import InvalidInput, did_you_mean
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 FEW_ROWS = 12
 """Up to this many JSON rows are read value by value, which is then faster than column by column."""
 
+_EXACT = 2**53
+"""Below it a float64 holds every whole number."""
 _NUMBER_TYPES = {float, int, type(None)}
 _FLAG_TYPES = {bool, type(None)}
 _TEXT_TYPES = {str, type(None)}
@@ -62,16 +65,18 @@ def read_columns(signature: Signature, columns: Mapping[str, Sequence[Any]]) -> 
 def read_matrix(signature: Signature, matrix: FloatArray) -> Rows:
     """Rows of a matrix (n, columns) that holds every column in the order of the signature; NaN is missing.
 
-    Raises InvalidInput as `read_json` does, for a matrix of another width, and where the signature has categories.
+    Raises InvalidInput as `read_json` does, for a matrix of another width, and where a column is no number.
     """
     names = [column.name for column in signature.columns]
-    texts = [column.name for column in signature.columns if column.type == "category"]
-    if texts:
-        raise InvalidInput(
-            f"column '{texts[0]}' is text, so the columns do not fit into one tensor; give one tensor per column",
-            column=texts[0],
-            expected=f"{len(names)} tensors, one per column",
-        )
+    for column in signature.columns:
+        if column.type in ("category", "time"):
+            what = "text" if column.type == "category" else "a time"
+            raise InvalidInput(
+                f"column '{column.name}' is {what}, so the columns do not fit into one tensor; give one tensor per "
+                "column",
+                column=column.name,
+                expected=f"{len(names)} tensors, one per column",
+            )
     if matrix.ndim != 2 or matrix.shape[1] != len(names):
         raise InvalidInput(
             f"the tensor has shape {list(matrix.shape)}; the model takes {len(names)} columns: {', '.join(names)}",
@@ -85,15 +90,18 @@ def read_matrix(signature: Signature, matrix: FloatArray) -> Rows:
 def read_frame(signature: Signature, frame: "pl.DataFrame") -> Rows:
     """Rows of a frame. NaN is missing; columns that the signature does not name (keys, times) are left alone.
 
-    Raises InvalidInput as `read_json` does.
+    A time may be a date or time of any unit and zone (without one it is taken as UTC), text with an offset, or a
+    number of microseconds since 1970 UTC, as the lake keeps it. Raises InvalidInput as `read_json` does.
     """
     present = set(frame.columns)
-    columns = {c.name: frame.get_column(c.name) for c in signature.columns if c.name in present}
-    return reader_of(signature).columns({name: _from_series(series) for name, series in columns.items()}, frame.height)
+    columns = {c.name: _from_series(c, frame.get_column(c.name)) for c in signature.columns if c.name in present}
+    return reader_of(signature).columns(columns, frame.height)
 
 
-def _from_series(series: "pl.Series") -> Any:
-    """A numpy array for numbers and booleans (a list where a boolean is null), else a list."""
+def _from_series(column: Column, series: "pl.Series") -> Any:
+    """A numpy array for times, numbers and booleans (a list where a boolean is null), else a list."""
+    if column.type == "time":
+        return times.from_series(series)
     if series.dtype.is_numeric():
         return series.cast(float).to_numpy()
     if str(series.dtype) == "Boolean" and not series.null_count():
@@ -102,7 +110,10 @@ def _from_series(series: "pl.Series") -> Any:
 
 
 class Reader:
-    """A signature, prepared for reading. `names` are the columns of the matrix, `texts` the categories."""
+    """A signature, prepared for reading. `names` are the columns of the matrix, `texts` the categories, `times` the
+    names of the times among the matrix."""
+
+    times: frozenset[str] = frozenset()
 
     def __init__(self, signature: Signature) -> None:
         self.signature = signature
@@ -111,10 +122,10 @@ class Reader:
         numbers = [column for column in signature.columns if column.type != "category"]
         self.names = tuple(column.name for column in numbers)
         self._all_names = frozenset(self.known)
-        self._low = np.array([-np.inf if c.low is None else c.low for c in numbers])
-        self._high = np.array([np.inf if c.high is None else c.high for c in numbers])
+        self.low = np.array([-np.inf if c.low is None else c.low for c in numbers])
+        self.high = np.array([np.inf if c.high is None else c.high for c in numbers])
         self._required = np.array([not c.nullable for c in numbers], dtype=bool)
-        self._whole = np.flatnonzero([c.type != "number" for c in numbers])
+        self._whole = np.flatnonzero([c.type in ("integer", "boolean") for c in numbers])
         self._boolean = np.flatnonzero([c.type == "boolean" for c in numbers])
         self._refusing = np.array([c.outside == "refuse" for c in numbers], dtype=bool)
         self._blanking = np.array([c.outside == "missing" for c in numbers], dtype=bool)
@@ -136,10 +147,17 @@ class Reader:
                     expected="a column of the signature",
                 )
 
-    def checked(self, numbers: FloatArray, texts: dict[str, list[str | None]]) -> Rows | None:
+    def checked(
+        self,
+        numbers: FloatArray,
+        texts: dict[str, list[str | None]],
+        low: FloatArray | None = None,
+        high: FloatArray | None = None,
+    ) -> Rows | None:
         """Rows of values that have the right types already, or None when something in them needs a closer look.
 
         `numbers` (n, k) belongs to the rows from then on: values that count as missing outside their range become NaN.
+        `low` and `high` (n, k) are ranges that differ from row to row; by default they are the signature's.
         """
         outside = np.zeros(len(numbers), dtype=np.int64)
         finite = np.isfinite(numbers)
@@ -151,13 +169,13 @@ class Reader:
         if len(self._whole):
             whole = numbers[:, self._whole]
             is_whole = np.trunc(whole) == whole
-            if not (is_whole | np.isnan(whole) if has_gaps else is_whole).all():
+            if not (is_whole | np.isnan(whole) if has_gaps else is_whole).all() or (np.abs(whole) >= _EXACT).any():
                 return None
             if len(self._boolean):
                 flags = numbers[:, self._boolean]
                 if not ((flags == 0) | (flags == 1) | np.isnan(flags)).all():
                     return None
-        beyond = (numbers < self._low) | (numbers > self._high)
+        beyond = (numbers < (self.low if low is None else low)) | (numbers > (self.high if high is None else high))
         if beyond.any():
             if beyond[:, self._refusing].any():
                 return None
@@ -239,6 +257,43 @@ class Reader:
         return read
 
 
+class ReaderOfTimes(Reader):
+    """The reader of a signature with times: it makes numbers of them, which is what the rest of it reads."""
+
+    def __init__(self, signature: Signature) -> None:
+        super().__init__(signature)
+        self._of_times = tuple(column for column in signature.columns if column.type == "time")
+        self.times = frozenset(column.name for column in self._of_times)
+
+    def columns(self, given: Mapping[str, Any], count: int) -> Rows:
+        """As `Reader.columns`."""
+        return super().columns(self._with_numbers(given), count)
+
+    def by_value(self, given: Mapping[str, Any], count: int) -> Rows:
+        """As `Reader.by_value`."""
+        return super().by_value(self._with_numbers(given), count)
+
+    def _with_numbers(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        read = dict(given)
+        for column in self._of_times:
+            values = given.get(column.name)
+            if values is not None:
+                instants = times.read_times(values)
+                read[column.name] = _instants(column, values) if instants is None else instants
+        return read
+
+
+def _instants(column: Column, values: Any) -> FloatArray:
+    """Times that are not all of the usual form, one by one. Raises InvalidInput for the first that is none."""
+    read = np.full(len(values), np.nan)
+    for i, value in enumerate(values):
+        try:
+            read[i] = np.nan if value is None else times.read_time(value)
+        except ValueError as error:
+            _refuse(i, column, f"{_show(value)} {error}")
+    return read
+
+
 _READERS: dict[int, Reader] = {}
 
 
@@ -251,7 +306,8 @@ def reader_of(signature: Signature) -> Reader:
     if reader is None:
         if len(_READERS) >= 256:
             _READERS.clear()
-        reader = _READERS[id(signature)] = Reader(signature)
+        has_times = any(column.type == "time" for column in signature.columns)
+        reader = _READERS[id(signature)] = ReaderOfTimes(signature) if has_times else Reader(signature)
     return reader
 
 
@@ -304,8 +360,9 @@ def _typed(row: int, column: Column, value: Any) -> Any:
         number = math.inf
     if not math.isfinite(number):
         _refuse(row, column, f"{_show(value)} is not a finite number; send null for a missing value", value)
-    if column.type == "integer" and not number.is_integer():
-        _refuse(row, column, f"{_show(value)} is not a whole number", value)
+    if column.type == "integer" and (not number.is_integer() or number != value):
+        what = "is more than a float64 holds exactly" if number.is_integer() else "is not a whole number"
+        _refuse(row, column, f"{_show(value)} {what}", value)
     return number
 
 
@@ -334,8 +391,7 @@ def describe(column: Column) -> str:
     >>> describe(Column(name="hour", type="integer", low=0, high=23, outside="refuse", nullable=False))
     'a whole number from 0 to 23'
     """
-    noun = {"number": "a number", "integer": "a whole number", "category": "text", "boolean": "true or false"}
-    text = noun[column.type]
+    text = _NOUNS[column.type]
     if column.outside == "refuse":
         if column.categories:
             more = ", ..." if len(column.categories) > 8 else ""
@@ -346,7 +402,17 @@ def describe(column: Column) -> str:
             text += f" of at least {column.low:g}"
         elif column.high is not None:
             text += f" of at most {column.high:g}"
-    return f"{text} or null" if column.nullable else text
+    comma = "," if column.type == "time" else ""
+    return f"{text}{comma} or null" if column.nullable else text
+
+
+_NOUNS = {
+    "number": "a number",
+    "integer": "a whole number",
+    "category": "text",
+    "boolean": "true or false",
+    "time": times.EXPECTED,
+}
 
 
 def _show(value: Any) -> str:

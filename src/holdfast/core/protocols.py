@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
 
 import msgspec
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     FloatArray = np.ndarray[Any, np.dtype[np.floating[Any]]]
+    Matrix = np.ndarray[Any, np.dtype[np.float64]]
 
 R = TypeVar("R", bound=Record)
 
@@ -226,11 +228,29 @@ Columns = Mapping[str, Any]
 """Column name -> numpy array (float64, int64; times as int64 microseconds) or list of str | None, all of one length."""
 
 
-class Writer(Protocol):
-    """Appends rows to one segment of one table. Owned by one thread."""
+EMPTY: Mapping[str, Any] = MappingProxyType({})
+"""No columns."""
 
-    def append(self, columns: Columns, rows: int) -> None:
-        """Record rows; durable, as the lake was opened, when this returns. Raises StateError when it cannot."""
+
+class Writer(Protocol):
+    """Appends rows to one segment of one table. Owned by one thread at a time; `sync` may be called from any."""
+
+    def append(
+        self, columns: Columns, rows: int, *, constants: Mapping[str, Any] = EMPTY, matrix: "Matrix | None" = None
+    ) -> None:
+        """Record rows; durable, as the lake was opened, when this returns. Raises StateError when it cannot.
+
+        Each column of the schema is given once: in `columns`; in `constants` where every row has the same value
+        (str, int, float, or None for null); or in `matrix`, float64 (rows, k), as one of the last k columns, which are
+        all of type float. `columns` and `matrix` are read before this returns. A mapping of constants is never changed
+        once it was given, so that what was made of it may be kept and serve again for the same mapping.
+        """
+
+    def sync(self) -> None:
+        """Make all that was appended before the call survive a power cut. Raises StateError when it cannot.
+
+        What was appended since the last sync that succeeded must then count as lost, though it may still be read.
+        """
 
     def close(self) -> None:
         """Seal the segment. An unsealed one is read all the same."""
@@ -245,8 +265,9 @@ class Lake(Protocol):
     def scan(
         self, table: str, system: str, *, since: datetime | None = None, until: datetime | None = None
     ) -> "pl.DataFrame":
-        """Rows with since <= time < until, once each by identity (the last written wins), times as Datetime[us, UTC].
+        """Rows with since <= time < until, once each by identity, times as Datetime[us, UTC].
 
+        Of rows in the range that share an identity, `LakeTable.keep` says which one counts.
         A column that a segment does not have is null there; no rows is a frame without columns.
         Everything appended before the call is in it, whether sealed, rolled or neither.
         """
@@ -258,14 +279,17 @@ class Lake(Protocol):
 
 
 class LakeTable(msgspec.Struct, frozen=True):
-    """How a table is identified and ordered."""
+    """How a table is identified and ordered, and which of two rows with the same identity counts."""
 
     name: str
     time: str
     identity: str
+    keep: Literal["first", "last"] = "last"
+    """The first or the last that was written."""
 
 
-PREDICTIONS = LakeTable("predictions", "event_at", "prediction_id")
+PREDICTIONS = LakeTable("predictions", "event_at", "prediction_id", "first")
+"""A request that is repeated under its id does not replace what was acknowledged."""
 LABELS = LakeTable("labels", "label_known_at", "label_id")
 READINGS = LakeTable("readings", "at", "reading_id")
 FEEDS = LakeTable("feeds", "known_at", "row_id")

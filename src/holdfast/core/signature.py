@@ -9,13 +9,16 @@ import msgspec
 if TYPE_CHECKING:
     import numpy as np
 
-ColumnType = Literal["number", "integer", "category", "boolean"]
+ColumnType = Literal["number", "integer", "category", "boolean", "time"]
 Outside = Literal["refuse", "flag", "missing"]
 """A value outside range or categories: refuse the request, answer and count it, or treat it as missing."""
 
 
 class Column(msgspec.Struct, frozen=True, kw_only=True):
-    """One input column. Ranges and categories are what training saw; `low` and `high` are inclusive."""
+    """One input column. Ranges and categories are what training saw; `low` and `high` are inclusive.
+
+    A time has no range: what is asked about lies in the future of what training saw.
+    """
 
     name: str
     type: ColumnType
@@ -29,9 +32,9 @@ class Column(msgspec.Struct, frozen=True, kw_only=True):
 class Rows(msgspec.Struct, frozen=True, kw_only=True, eq=False, dict=True):
     """Input rows that passed a signature.
 
-    `numbers` is a float64 matrix (n, k), C-contiguous: numbers, integers and booleans in the order of the signature,
-    NaN for missing; `names` are its k columns. `texts` holds the categories as lists of str | None. `outside[i]`
-    counts the values of row i that lie outside what training saw.
+    `numbers` is a float64 matrix (n, k), C-contiguous: numbers, integers, booleans and times (microseconds since 1970
+    UTC) in the order of the signature, NaN for missing; `names` are its k columns. `texts` holds the categories as
+    lists of str | None. `outside[i]` counts the values of row i that lie outside what training saw.
     """
 
     names: tuple[str, ...]

@@ -197,8 +197,13 @@ class Response(Section, frozen=True, kw_only=True):
 class Serve(Section, frozen=True, kw_only=True):
     """How predictions are served and recorded."""
 
-    record: Literal["process", "disk", "memory"] = "process"
-    """When an answer counts as recorded: written with write(2), synced to disk, or within a second."""
+    record: Literal["process", "disk", "memory", "none"] = "process"
+    """When an answer counts as recorded: written with write(2), synced to disk, or within a second. With ``none``
+    nothing is, so nothing can be watched."""
+    unrecorded: Literal["refuse", "shed"] = "refuse"
+    """What happens while predictions cannot be recorded: requests are refused (503), or answered and counted."""
+    cache: int = 0
+    """How many answers each worker keeps for rows that come again; 0 keeps none. Every answer is recorded."""
     max_rows: int = 10_000
     """Most rows in one request."""
     queue: int = 4096

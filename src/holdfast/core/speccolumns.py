@@ -28,7 +28,9 @@ def read_column(name: str, item: Item) -> Column:
         raise ValueError(f"a column has exactly one type: {_EXAMPLE}")
     kind = _type(found[0])
     holds = entries[kind]
-    low, high = (None, None) if kind in ("category", "boolean") else _range(holds)
+    if kind == "time" and holds.text != _ANY:
+        raise ValueError("a time has no range, as those to come lie outside of any; write 'time'")
+    low, high = (None, None) if kind in ("category", "boolean", "time") else _range(holds)
     return Column(
         name=name,
         type=kind,
@@ -93,6 +95,8 @@ def _outside(item: Item | None, kind: ColumnType, holds: Item) -> Outside:
         raise ValueError(f"'outside' is refuse, flag or missing{did_you_mean(item.text or '', OUTSIDES)}")
     if kind == "boolean":
         raise ValueError("'outside' has no effect on a boolean: anything but true and false is refused")
+    if kind == "time":
+        raise ValueError("'outside' has no effect on a time: it has no range to lie outside of")
     # The very object that is the default: msgspec compares by identity when it leaves defaults out.
     return cast("Outside", OUTSIDES[OUTSIDES.index(item.text)])
 

@@ -39,6 +39,20 @@ def check_system(spec: SystemSpec) -> Broken:
     yield from _promises(spec)
     yield from _responses(spec)
     yield from _task_words(spec)
+    yield from _unwatched(spec)
+
+
+def _unwatched(spec: SystemSpec) -> Broken:
+    """Without a record of predictions there is nothing to watch and nothing to decide on."""
+    if spec.serve.record != "none":
+        return
+    for at, monitor in enumerate(spec.monitors):
+        if getattr(_loaded("checks", monitor.check), "needs", ()):
+            yield f"monitors[{at}]", "watches recorded predictions, and with 'serve.record: none' there are none"
+    for at, step in enumerate(spec.release.steps):
+        if step.stage != "live":
+            why = "is decided on recorded predictions: with 'serve.record: none' only [live] can be"
+            yield f"release.steps[{at}]", why
 
 
 def _reserved(spec: SystemSpec) -> Broken:

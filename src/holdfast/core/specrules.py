@@ -213,6 +213,10 @@ def check_serve(serve: Serve) -> Broken:
     for name in ("max_rows", "queue"):
         if getattr(serve, name) < 1:
             yield name, f"must be 1 or more, got {getattr(serve, name)}"
+    if serve.cache < 0:
+        yield "cache", f"must be 0 (none) or more, got {serve.cache}"
+    if serve.record == "none" and serve.unrecorded == "shed":
+        yield "unrecorded", "has no effect with 'record: none', which records nothing"
 
 
 def _positive(section: Any, *names: str) -> Broken:

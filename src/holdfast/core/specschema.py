@@ -36,6 +36,7 @@ _WORDS: Mapping[Any, Schema] = {
                     "integer": {"anyOf": [_ENDS, _ANY]},
                     "category": {"anyOf": [{"type": "array", "minItems": 1}, _ANY]},
                     "boolean": _ANY,
+                    "time": _ANY,
                     "outside": {"enum": list(OUTSIDES)},
                     "nullable": {"type": "boolean"},
                 },

@@ -1,11 +1,13 @@
 """The one feature transform of training and serving: rows in, a float32 matrix out. It travels in the artifact."""
 
+from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import msgspec
 import numpy as np
 
+from holdfast.core import zones
 from holdfast.core.signature import Rows, Signature
 
 if TYPE_CHECKING:
@@ -16,16 +18,32 @@ SMOOTHING_ROWS = 100
 
 
 class Encoding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One column of the matrix. A category's code is its place in `categories`; None for numbers."""
+    """One column of the matrix. A category's code is its place in `categories`; None for numbers.
+
+    A time is several columns of the matrix, one after the other: each a `part` of what a clock in `timezone` shows.
+    """
 
     name: str
     categories: tuple[str, ...] | None = None
+    part: zones.Part | None = None
+    timezone: str | None = None
 
 
 class Transform(msgspec.Struct, frozen=True, kw_only=True, dict=True):
-    """Columns of the matrix in order. Unseen categories and missing values are NaN."""
+    """Columns of the matrix in order. Unseen categories and missing values are NaN.
+
+    Raises ValueError for a time zone that this machine does not know.
+    """
 
     columns: tuple[Encoding, ...]
+
+    def __post_init__(self) -> None:
+        """Makes the table of each time zone, so that no request waits for it."""
+        for column in self.columns:
+            if column.part is not None:
+                if column.timezone is None:
+                    raise ValueError(f"the {column.part} of '{column.name}' has no time zone")
+                zones.zone_of(column.timezone)
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -40,41 +58,59 @@ class Transform(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             return plain
         matrix = np.empty((rows.count, len(self.columns)), dtype=np.float32)
         place = {name: j for j, name in enumerate(rows.names)}
-        for j, (name, codes) in enumerate(self._codes):
-            if codes is None:
+        for j, name, code_of in self._plain:
+            if code_of is None:
                 matrix[:, j] = numbers[:, place[name]]
             else:
-                texts = rows.texts[name]
-                matrix[:, j] = np.fromiter(map(codes.__getitem__, texts), dtype=np.float32, count=rows.count)
+                matrix[:, j] = np.fromiter(map(code_of, rows.texts[name]), dtype=np.float32, count=rows.count)
+        for name, timezone, parts in self._times:
+            clock = zones.wall_clock(timezone, rows.numbers[:, place[name]])
+            for j, part in parts:
+                matrix[:, j] = zones.part_of(part, clock)
         return matrix
 
     @cached_property
     def _names(self) -> tuple[str, ...] | None:
         """The columns in order where all of them are numbers."""
-        return None if any(c.categories is not None for c in self.columns) else tuple(c.name for c in self.columns)
+        is_plain = all(column.categories is None and column.part is None for column in self.columns)
+        return tuple(column.name for column in self.columns) if is_plain else None
 
     @cached_property
-    def _codes(self) -> "list[tuple[str, _Codes | None]]":
+    def _plain(self) -> list[tuple[int, str, Callable[[str | None], float] | None]]:
+        """The columns that are no part of a time, with what gives a category's code."""
         return [
-            (c.name, None if c.categories is None else _Codes((name, i) for i, name in enumerate(c.categories)))
-            for c in self.columns
+            (j, c.name, None if c.categories is None else _Codes((name, i) for i, name in enumerate(c.categories)).of)
+            for j, c in enumerate(self.columns)
+            if c.part is None
         ]
 
+    @cached_property
+    def _times(self) -> list[tuple[str, str, list[tuple[int, zones.Part]]]]:
+        """Each time with its zone and the columns of its parts."""
+        parts: dict[tuple[str, str], list[tuple[int, zones.Part]]] = {}
+        for j, column in enumerate(self.columns):
+            if column.part is not None and column.timezone is not None:
+                parts.setdefault((column.name, column.timezone), []).append((j, column.part))
+        return [(name, timezone, places) for (name, timezone), places in parts.items()]
 
-def fit(signature: Signature, rows: Rows, y: "FloatArray") -> Transform:
-    """The transform for these training rows and their labels (n,).
+
+def fit(signature: Signature, rows: Rows, y: "FloatArray", *, timezone: str = "UTC") -> Transform:
+    """The transform for these training rows and their labels (n,); `timezone` says what hour and day a time is.
 
     The categories that occur are put in the order of their smoothed mean label, equal means by name, so that a tree
     can split them as a number. In the order of the means lies the best of all splits in two (Breiman, Friedman,
     Olshen and Stone 1984, theorem 4.5).
     """
     prior = float(np.mean(y)) if len(y) else 0.0
-    return Transform(
-        columns=tuple(
-            Encoding(name=c.name, categories=_ordered(rows.columns[c.name], y, prior) if c.type == "category" else None)
-            for c in signature.columns
-        )
-    )
+    columns: list[Encoding] = []
+    for column in signature.columns:
+        if column.type == "time":
+            columns += [Encoding(name=column.name, part=part, timezone=timezone) for part in get_args(zones.Part)]
+        elif column.type == "category":
+            columns.append(Encoding(name=column.name, categories=_ordered(rows.columns[column.name], y, prior)))
+        else:
+            columns.append(Encoding(name=column.name))
+    return Transform(columns=tuple(columns))
 
 
 def _ordered(values: list[str | None], y: "FloatArray", prior: float) -> tuple[str, ...]:
@@ -94,6 +130,11 @@ class _Codes(dict[str | None, float]):
 
     def __missing__(self, key: str | None) -> float:
         return float("nan")
+
+    @property
+    def of(self) -> Callable[[str | None], float]:
+        """Looks a category up."""
+        return self.__getitem__
 
 
 _LARGEST = float(np.finfo(np.float32).max)

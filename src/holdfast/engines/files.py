@@ -5,17 +5,28 @@
                                 day=2013-04-01/<random>.parquet       rolled; listed in the manifest
 """
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from threading import Event, Lock, Thread
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from holdfast.core.clock import Clock, SystemClock
-from holdfast.core.protocols import Columns, Field, Writer
+from holdfast.core.protocols import EMPTY, Columns, Field, Writer
 from holdfast.engines.manifest import LakeFile, Manifest
 from holdfast.engines.rolling import place_of, roll, tables_in
-from holdfast.engines.segments import OPEN, SEALED, Record, SegmentReader, SegmentWriter, stem
+from holdfast.engines.segments import (
+    MOST_WAITING_BYTES,
+    OPEN,
+    SEALED,
+    Record,
+    SegmentReader,
+    SegmentWriter,
+    stem,
+    sync_directory,
+)
 from holdfast.engines.tables import (
     WRITTEN,
     LakeStats,
@@ -30,12 +41,16 @@ from holdfast.errors import CorruptSegment, StateError
 if TYPE_CHECKING:
     import polars as pl
 
+    from holdfast.core.protocols import Matrix
+
 SEGMENT_BYTES = 32 * 2**20
 """A segment of this size is sealed and the next one begun."""
 SEGMENT_S = 300
 """A segment of this age, in seconds, is sealed at the next append."""
 FLUSH_S = 1.0
 """How long rows may wait in memory where the lake is opened with `record="memory"`."""
+_RETRY_S = 0.1
+"""How long after rows could not be written from memory that is tried again."""
 _ATTEMPTS = 50
 
 
@@ -58,20 +73,22 @@ class FileLake:
         self._writers: set[_FileWriter] = set()
         self._readers: dict[tuple[str, str], dict[str, SegmentReader]] = {}
         self._reading = Lock()
-        self._rows_written = 0
+        self._rows_of_closed = 0
         self._rolled = 0
         self._is_closed = False
         self._closing = Event()
+        self._flushing = Event()
         self._flusher: Thread | None = None
 
     def writer(self, table: str, system: str, schema: Sequence[Field]) -> Writer:
         """A writer with a segment of its own. Raises NotFound, or StateError for a schema or place that will not do."""
         self._must_be_open()
         writer = _FileWriter(self, table, system, checked_schema(table, schema))
-        self._writers.add(writer)
-        if self._record == "memory" and self._flusher is None:
-            self._flusher = Thread(target=self._flush_each_second, name="lake-flush", daemon=True)
-            self._flusher.start()
+        with self._ticking:
+            self._writers.add(writer)
+            if self._record == "memory" and self._flusher is None:
+                self._flusher = Thread(target=self._flush_each_second, name="lake-flush", daemon=True)
+                self._flusher.start()
         return writer
 
     def scan(
@@ -125,7 +142,7 @@ class FileLake:
             path for each in tables for name, path in segments[each].items() if name not in contents[each].rolled
         ]
         return LakeStats(
-            rows_written=self._rows_written,
+            rows_written=self._rows_of_closed + sum(writer.rows for writer in tuple(self._writers)),
             segments_open=sum(path.name.endswith(OPEN) for path in waiting),
             segments_sealed=sum(path.name.endswith(SEALED) for path in waiting),
             segments_rolled=self._rolled,
@@ -137,6 +154,7 @@ class FileLake:
         if self._is_closed:
             return
         self._closing.set()
+        self._flushing.set()
         if self._flusher is not None:
             self._flusher.join()
         for writer in tuple(self._writers):
@@ -177,14 +195,23 @@ class FileLake:
 
     def _now(self) -> int:
         """Microseconds, greater at every call, so that what this process writes has an order."""
+        now = microseconds(self._clock.now())
         with self._ticking:
-            self._newest = max(self._newest + 1, microseconds(self._clock.now()))
-            return self._newest
+            self._newest = now = now if now > self._newest else self._newest + 1
+        return now
 
     def _flush_each_second(self) -> None:
-        while not self._closing.wait(FLUSH_S):
-            for writer in tuple(self._writers):
-                writer.flush_if_possible()
+        while not self._closing.is_set():
+            self._flushing.wait(FLUSH_S)
+            self._flushing.clear()
+            is_done = [writer.flush_if_possible() for writer in tuple(self._writers)]
+            if not all(is_done):
+                self._closing.wait(_RETRY_S)
+
+    def _forget(self, writer: "_FileWriter") -> None:
+        with self._ticking:
+            self._rows_of_closed += writer.rows
+            self._writers.discard(writer)
 
     def _must_be_open(self) -> None:
         if self._is_closed:
@@ -195,62 +222,146 @@ class _FileWriter:
     """Appends to one segment after the other."""
 
     def __init__(self, lake: FileLake, table: str, system: str, schema: tuple[Field, ...]) -> None:
+        self.rows = 0
+        """Recorded so far."""
         self._lake = lake
         self._table = table
         self._place = place_of(lake._directory, system, table)
         self._schema = schema
         self._is_closed = False
+        self._is_synced = False
+        """True once somebody asked for a sync: segments are then synced before they get their final name."""
+        self._ended: list[SegmentWriter] = []
+        """Segments that are full or broken, and not known to be on the disk."""
+        self._sealed: list[Path] = []
+        """Segments that were sealed before anybody asked for a sync."""
+        self._changing = Lock()
+        self._syncing = Lock()
         self._segment: SegmentWriter | None = self._begun()
 
-    def append(self, columns: Columns, rows: int) -> None:
-        if self._is_closed:
-            raise StateError(f"this writer of lake table '{self._table}' is closed; open another one")
+    def append(
+        self, columns: Columns, rows: int, *, constants: Mapping[str, Any] = EMPTY, matrix: "Matrix | None" = None
+    ) -> None:
+        now = self._lake._now()
         segment = self._segment
-        if segment is not None and (
-            segment.size_bytes >= SEGMENT_BYTES or self._lake._now() - segment.started >= SEGMENT_S * 1_000_000
+        if (
+            segment is None
+            or segment.is_broken
+            or segment.size_bytes >= SEGMENT_BYTES
+            or now - segment.started >= SEGMENT_S * 1_000_000
         ):
-            self._end()
-            segment = None
-        if segment is None:
-            segment = self._segment = self._begun()
-        try:
-            segment.append(columns, rows)
-        finally:
-            if segment.is_broken:
-                self._segment = None
-                segment.abandon()
-        with self._lake._ticking:
-            self._lake._rows_written += rows
+            segment, now = self._next(), self._lake._now()
+        segment.append(columns, rows, at=now, constants=constants, matrix=matrix)
+        self.rows += rows
+        if segment.waiting_bytes >= MOST_WAITING_BYTES:
+            self._lake._flushing.set()
+
+    def sync(self) -> None:
+        with self._syncing:
+            with self._changing:
+                self._is_synced = True
+                ended, sealed, current = tuple(self._ended), tuple(self._sealed), self._segment
+            failures = [self._synced(segment) for segment in ended]
+            for path in sealed:
+                self._sealed.remove(path)
+                _sync_sealed(path)
+            if current is not None:
+                current.sync()
+            for failure in failures:
+                if failure is not None:
+                    raise failure
 
     def flush(self) -> None:
         if self._segment is not None:
             self._segment.flush()
 
-    def flush_if_possible(self) -> None:
+    def flush_if_possible(self) -> bool:
         """Flush; rows that cannot be written stay in memory, and the next append, scan or close says why."""
         try:
             self.flush()
         except StateError:
-            return
+            return False
+        return True
 
     def close(self) -> None:
-        if not self._is_closed:
-            self._end()
-            self._is_closed = True
-            self._lake._writers.discard(self)
+        if self._is_closed:
+            return
+        self._end()
+        self._is_closed = True
+        self._lake._forget(self)
+        if self._is_synced:
+            self.sync()
+
+    def _next(self) -> SegmentWriter:
+        """The segment to append to, where the one so far is missing, broken, large or old."""
+        if self._is_closed:
+            raise StateError(f"this writer of lake table '{self._table}' is closed; open another one")
+        segment = self._segment
+        if segment is not None and segment.is_writing and not segment.is_broken:
+            return segment  # the disk is busy with it; to end it now would be to wait for that
+        self._end()
+        self._segment = self._begun()
+        return self._segment
 
     def _begun(self) -> SegmentWriter:
         return SegmentWriter(self._place, self._table, self._schema, record=self._lake._record, now=self._lake._now)
 
     def _end(self) -> None:
-        if self._segment is None:
+        """Part with the segment. Where its end cannot be written, its rows stay and it goes on."""
+        segment = self._segment
+        if segment is None:
             return
-        self._segment.flush()  # where this fails, the rows stay and the segment goes on
-        segment, self._segment = self._segment, None
-        if segment.rows:
-            segment.seal()
-        else:
+        if segment.is_broken:
+            with self._changing:
+                self._segment = None
+                if self._is_synced and not segment.is_synced:
+                    self._ended.append(segment)
+                    return
+            segment.abandon()
+        elif not segment.rows:
+            self._segment = None
             segment.discard()
+        else:
+            segment.end()
+            with self._changing:
+                self._segment = None
+                if self._is_synced:
+                    self._ended.append(segment)
+                else:
+                    self._sealed.append(segment.seal())
+
+    def _synced(self, segment: SegmentWriter) -> StateError | None:
+        """Sync a segment that is over, and let go of it; returns why that failed."""
+        try:
+            segment.sync()
+        except StateError as failure:
+            segment.abandon()
+            return failure
+        else:
+            with suppress(OSError):  # the rows are safe under either name
+                sync_directory(segment.seal().parent)
+            return None
+        finally:
+            with self._changing:
+                self._ended.remove(segment)
+
+
+def _sync_sealed(path: Path) -> None:
+    """Sync a segment by its name; one that was rolled meanwhile is in a file that was synced."""
+    try:
+        fd = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return
+    try:
+        os.fdatasync(fd)
+        for each in (path.parent, *path.parent.parents[:4]):
+            sync_directory(each)
+    except OSError as failure:
+        raise StateError(
+            f"{path} cannot be synced: {failure.strerror}; check this disk. Its rows may not survive a power cut"
+        ) from failure
+    finally:
+        os.close(fd)
 
 
 def _segments_in(place: Path) -> dict[str, Path]:

@@ -1,6 +1,6 @@
 """A lake in memory: columns as they were appended, frames made of them on first reading."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from itertools import chain
 from threading import Lock
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from holdfast.core.protocols import Columns, Field, Writer
+from holdfast.core.protocols import EMPTY, Columns, Field, Writer
 from holdfast.engines.tables import (
     MISSING_TIME,
     LakeStats,
@@ -20,6 +20,7 @@ from holdfast.engines.tables import (
     numbers,
     rules_of,
     series,
+    spread,
     text,
     wrong_names,
 )
@@ -27,6 +28,8 @@ from holdfast.errors import StateError
 
 if TYPE_CHECKING:
     import polars as pl
+
+    from holdfast.core.protocols import Matrix
 
 SMALL_ROWS = 256
 """Appends below this many rows are gathered into chunks of about this size, so that scans touch few chunks."""
@@ -105,11 +108,13 @@ class _MemoryWriter:
         self._chunks = lake._chunks.setdefault((system, table), [])
         self._is_closed = False
 
-    def append(self, columns: Columns, rows: int) -> None:
+    def append(
+        self, columns: Columns, rows: int, *, constants: Mapping[str, Any] = EMPTY, matrix: "Matrix | None" = None
+    ) -> None:
         self._lake._must_be_open()
         if self._is_closed:
             raise StateError(f"this writer of lake table '{self._table}' is closed; open another one")
-        kept = self._copied(columns, rows)
+        kept = self._copied(spread(self._table, self._schema, columns, rows, constants, matrix), rows)
         if rows == 0:
             return
         times = kept[self._time]
@@ -138,6 +143,9 @@ class _MemoryWriter:
                 array = numbers(self._table, field, values, rows)
                 kept[field.name] = array.copy() if array is values or array.base is not None else array
         return kept
+
+    def sync(self) -> None:
+        """Nothing: what is in memory survives no power cut, and is as safe as it will be."""
 
     def close(self) -> None:
         if not self._is_closed:

@@ -11,17 +11,18 @@ import re
 import secrets
 import socket
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from holdfast.core.protocols import Columns, Field
+from holdfast.core.protocols import EMPTY, Columns, Field
 from holdfast.engines.frames import (
     DATA,
     END,
+    HEADER_BYTES,
     SCHEMA,
     Encoder,
     Frame,
@@ -38,23 +39,33 @@ from holdfast.errors import CorruptSegment, StateError
 if TYPE_CHECKING:
     import polars as pl
 
+    from holdfast.core.protocols import Matrix
+
 MOST_WAITING_BYTES = 4 * 2**20
-"""Rows waiting in memory are written when there are this many bytes of them, however young they are."""
+"""Rows waiting in memory are to be written when there are this many bytes of them, however young they are."""
 
 OPEN, SEALED = ".seg.open", ".seg"
 
 Record = Literal["process", "disk", "memory"]
 """When an append returns: written with write(2), synced to the disk, or kept to be written within a second."""
 
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
 
 class SegmentWriter:
-    """Appends frames to a new segment file in `directory`. Raises StateError when it cannot be made."""
+    """Appends frames to a new segment file in `directory`. Raises StateError when it cannot be made.
+
+    One thread appends, seals and lets go; any may `sync` and `flush` meanwhile.
+    """
 
     def __init__(
         self, directory: Path, table: str, schema: tuple[Field, ...], *, record: Record, now: Callable[[], int]
     ) -> None:
         self.rows = 0
         self.started = now()
+        self.size_bytes = 0
+        """Bytes of the segment, written and waiting."""
+        self.waiting_bytes = 0
         self.is_broken = False
         """True once nothing more can be trusted to reach this file."""
         self._table = table
@@ -63,77 +74,138 @@ class SegmentWriter:
         self._encoder = Encoder(table, schema)
         self._sequence = 0
         self._written_bytes = 0
+        self._synced_bytes = 0
         self._waiting: list[bytes] = []
-        self._waiting_bytes = 0
-        self._lock = Lock()
+        self._adding = Lock()
+        self._writing = Lock()
+        self._is_placed = False
+        self._is_closed = False
         self._path, self._fd = _create(directory)
         payload = encode_schema(schema)
         self._schema = zlib.crc32(payload)
         try:
-            self._write(self._next(SCHEMA, payload))
+            self._write(self._next(SCHEMA, payload, self.started))
             if record == "disk":
-                for each in (directory, *directory.parents[:4]):  # whichever of them were made for this file
-                    sync_directory(each)
+                self._place()
         except BaseException:
+            self._path.unlink(missing_ok=True)  # a disk that is full must not be littered with empty files too
             os.close(self._fd)
             raise
         self._sequence = 1
+        self.size_bytes = self._written_bytes
 
     @property
-    def size_bytes(self) -> int:
-        """Bytes of the segment, written and waiting."""
-        return self._written_bytes + self._waiting_bytes
+    def is_writing(self) -> bool:
+        """Whether another thread is writing what waited in memory."""
+        return self._writing.locked()
 
-    def append(self, columns: Columns, rows: int) -> None:
-        """Record rows as one frame. After a StateError nothing of them is in the segment."""
-        payload = self._encoder.payload(columns, rows)
+    def append(
+        self,
+        columns: Columns,
+        rows: int,
+        *,
+        at: int,
+        constants: Mapping[str, Any] = EMPTY,
+        matrix: "Matrix | None" = None,
+    ) -> None:
+        """Record rows as one frame written at `at`. After a StateError nothing of them is in the segment."""
+        payload = self._encoder.payload(columns, rows, constants=constants, matrix=matrix)
         if rows == 0:
             return
-        with self._lock:
-            if self._waiting_bytes >= MOST_WAITING_BYTES:
-                self._flush()  # a disk that stays full must not fill the memory too
-            frame = self._next(DATA, payload, rows)
-            if self._record == "memory":
-                self._waiting.extend(frame)
-                self._waiting_bytes += len(frame[0]) + len(frame[1])
-            else:
-                self._write(frame)
-            self._sequence += 1
-            self.rows += rows
+        frame = self._next(DATA, payload, at, rows)
+        if self._record == "memory":
+            self._keep(frame)
+        else:
+            self._write(frame)
+        self.size_bytes += HEADER_BYTES + len(payload)
+        self._sequence += 1
+        self.rows += rows
 
     def flush(self) -> None:
         """Write what waits in memory."""
-        with self._lock:
-            self._flush()
-
-    def seal(self) -> None:
-        """Write what waits and the end frame, give the file its final name, and let go of it."""
-        with self._lock:
-            try:
+        if self._record == "memory":
+            with self._writing:
                 self._flush()
-                self._write(self._next(END, b""))
-                os.rename(self._path, self._path.with_name(stem(self._path) + SEALED))
-            finally:
-                os.close(self._fd)
+
+    def sync(self) -> None:
+        """Make all that was appended before survive a power cut. Raises StateError where that is not known."""
+        self.flush()
+        with self._writing:
+            if self._is_closed:
+                return
+            fd, upto = os.dup(self._fd), self._written_bytes
+        try:
+            if self.is_broken:  # a sync of it failed, and what was appended since has the same gap before it
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            os.fdatasync(fd)
+            self._place()
+        except OSError as failure:
+            # The kernel may have dropped pages, so nothing later in this file could be trusted.
+            self.is_broken = True
+            raise self._said(failure, "What was written since the last sync may not survive a power cut") from failure
+        finally:
+            self._synced_bytes = upto
+            os.close(fd)
+
+    @property
+    def is_synced(self) -> bool:
+        """Whether every byte was synced, or said not to be."""
+        return self._synced_bytes == self._written_bytes and not self._waiting
+
+    def end(self) -> None:
+        """Write what waits and the end frame."""
+        self.flush()
+        self._write(self._next(END, b"", self._now()))
+
+    def seal(self) -> Path:
+        """Give the ended file its final name and let go of it. Returns the name."""
+        sealed = self._path.with_name(stem(self._path) + SEALED)
+        try:
+            os.rename(self._path, sealed)
+        finally:
+            self.abandon()
+        return sealed
 
     def discard(self) -> None:
         """Delete the segment, which has no rows."""
-        with self._lock:
-            self._path.unlink(missing_ok=True)
-            os.close(self._fd)
+        self._path.unlink(missing_ok=True)
+        self.abandon()
 
     def abandon(self) -> None:
         """Let go of the file as it is; it will be read as that of a dead writer."""
-        os.close(self._fd)
+        with self._writing:
+            if not self._is_closed:
+                self._is_closed = True
+                os.close(self._fd)
 
-    def _next(self, kind: int, payload: bytes, rows: int = 0) -> tuple[bytes, bytes]:
-        return encode(kind, payload, schema=self._schema, rows=rows, sequence=self._sequence, written=self._now())
+    def _next(self, kind: int, payload: bytes, at: int, rows: int = 0) -> tuple[bytes, bytes]:
+        return encode(kind, payload, schema=self._schema, rows=rows, sequence=self._sequence, written=at)
+
+    def _keep(self, frame: tuple[bytes, bytes]) -> None:
+        if self.waiting_bytes >= 2 * MOST_WAITING_BYTES:  # the disk is full or slow, and must not fill the memory too
+            if not self._writing.acquire(blocking=False):
+                busy = OSError(errno.EAGAIN, "the disk does not keep up")
+                raise self._said(busy, "Nothing of these rows was kept") from busy
+            try:
+                self._flush()
+            finally:
+                self._writing.release()
+        with self._adding:
+            self._waiting += frame
+            self.waiting_bytes += len(frame[0]) + len(frame[1])
 
     def _flush(self) -> None:
-        if self._waiting:
-            self._write((b"".join(self._waiting), b""))
-            self._waiting.clear()
-            self._waiting_bytes = 0
+        """Write what waits, while appends go on. Only under `_writing`."""
+        if self._is_closed:
+            return  # the number of the file may be that of another one by now
+        with self._adding:
+            count = len(self._waiting)
+            joined = b"".join(self._waiting)
+        if count:
+            self._write((joined, b""))
+            with self._adding:
+                del self._waiting[:count]
+                self.waiting_bytes -= len(joined)
 
     def _write(self, parts: tuple[bytes, bytes]) -> None:
         length = len(parts[0]) + len(parts[1])
@@ -147,17 +219,28 @@ class SegmentWriter:
             raise self._undone(failure) from failure
         self._written_bytes += length
 
+    def _place(self) -> None:
+        """Sync the directories that name the file: whichever of them were made for it."""
+        if not self._is_placed:
+            directory = self._path.parent
+            for each in (directory, *directory.parents[:4]):
+                sync_directory(each)
+            self._is_placed = True
+
     def _undone(self, failure: OSError) -> StateError:
-        is_full = failure.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         # After a failed sync the kernel may have dropped pages, so nothing later in this file could be trusted.
-        self.is_broken = self._record == "disk" and not is_full
+        self.is_broken = self.is_broken or (self._record == "disk" and failure.errno not in _FULL)
         try:
             os.ftruncate(self._fd, self._written_bytes)
         except OSError:
             self.is_broken = True
+        return self._said(failure, "Nothing of these rows was recorded")
+
+    def _said(self, failure: OSError, outcome: str) -> StateError:
+        todo = "free space on" if failure.errno in _FULL else "check"
         return StateError(
             f"cannot record to lake table '{self._table}': {self._path}: {failure.strerror}; "
-            f"{'free space on' if is_full else 'check'} this disk, then try again. Nothing of these rows was recorded"
+            f"{todo} this disk, then try again. {outcome}"
         )
 
 

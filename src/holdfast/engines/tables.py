@@ -1,9 +1,10 @@
 """What every lake agrees on: its tables, what a schema and columns must be, and how rows become one frame.
 
-Rows that share an identity are one row: the last written wins, among the rows of the range that is read.
+Rows that share an identity are one row: the first or the last written, as the table says, among the rows of the range
+that is read.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +21,8 @@ MISSING_TIME = np.iinfo(np.int64).min
 """The int64 that stands for a missing time, as numpy's NaT does."""
 
 WRITTEN = ("_written_at", "_row")
-"""Columns that rows on disk carry beside their own, so that the last written still wins wherever they are moved:
-when their frame was written, in microseconds since 1970 UTC, and where they stand in it."""
+"""Columns that rows on disk carry beside their own, so that what was written first or last is known wherever they are
+moved: when their frame was written, in microseconds since 1970 UTC, and where they stand in it."""
 
 DTYPES: dict[str, np.dtype[Any]] = {"float": np.dtype("<f8"), "int": np.dtype("<i8"), "time": np.dtype("<i8")}
 
@@ -119,6 +120,90 @@ def text(table: str, field: Field, values: Any, rows: int) -> tuple[list[str | N
     raise wrong_text(table, field, column)
 
 
+class Division(msgspec.Struct, frozen=True, kw_only=True):
+    """In which of the three ways each column of a schema is given to an append, in the order of the schema."""
+
+    constants: tuple[tuple[Field, str | int | float | None], ...]
+    varying: tuple[Field, ...]
+    matrix: tuple[Field, ...]
+
+
+def divided(table: str, schema: tuple[Field, ...], constants: Mapping[str, Any], width: int) -> Division:
+    """The columns of a schema by how they are given. Raises StateError where a name or a value does not fit."""
+    matrix = schema[len(schema) - width :] if width else ()
+    if width > len(schema) or any(field.type != "float" for field in matrix):
+        raise StateError(
+            f"a matrix of {width} columns for lake table '{table}' stands for the last {width} columns of the schema, "
+            f"which must all be of type float; the schema has {len(schema)} columns"
+        )
+    names = {field.name for field in schema}
+    in_matrix = {field.name for field in matrix}
+    for name in constants:
+        if name not in names:
+            raise wrong_names(table, schema, {**dict.fromkeys(names), name: None})
+        if name in in_matrix:
+            raise StateError(f"column '{name}' of lake table '{table}' is given as a constant and in the matrix")
+    return Division(
+        constants=tuple((f, constant(table, f, constants[f.name])) for f in schema if f.name in constants),
+        varying=tuple(f for f in schema if f.name not in constants and f.name not in in_matrix),
+        matrix=matrix,
+    )
+
+
+def misgiven(table: str, schema: Sequence[Field], division: Division, columns: Columns) -> StateError:
+    """The error for columns that are not exactly those that are neither constants nor in the matrix."""
+    varying = {field.name for field in division.varying}
+    twice = [field.name for field in schema if field.name in columns and field.name not in varying]
+    if twice:
+        return StateError(
+            f"column '{twice[0]}' of lake table '{table}' is given twice: among the columns, and as a constant or in "
+            "the matrix; give it once"
+        )
+    return wrong_names(table, division.varying, columns)
+
+
+def constant(table: str, field: Field, value: Any) -> str | int | float | None:
+    """A value that stands in every row, as its column stores it. Raises StateError when it does not fit."""
+    if field.type == "text":
+        text(table, field, [value], 1)
+        return None if value is None else str(value)
+    if value is None and field.type != "int":
+        value = float("nan") if field.type == "float" else MISSING_TIME
+    stored: int | float = numbers(table, field, [value], 1)[0].item()
+    if field.name == rules_of(table).time and stored == MISSING_TIME:
+        raise missing_time(table)
+    return stored
+
+
+def as_matrix(table: str, matrix: Any, rows: int) -> "np.ndarray[Any, np.dtype[np.float64]]":
+    """A matrix (rows, k) of float64, row after row in memory. Raises StateError for another shape or type."""
+    found = np.asarray(matrix)
+    if found.ndim != 2 or len(found) != rows or not np.can_cast(found.dtype, np.float64, "safe"):
+        raise StateError(
+            f"the matrix for lake table '{table}' has shape {found.shape} and type {found.dtype}: "
+            f"expected ({rows}, columns) of float64"
+        )
+    return np.ascontiguousarray(found, dtype="<f8")
+
+
+def spread(
+    table: str, schema: tuple[Field, ...], columns: Columns, rows: int, constants: Mapping[str, Any], matrix: Any
+) -> Columns:
+    """Every column as if it had been given in `columns`."""
+    if not constants and matrix is None:
+        return columns
+    block = None if matrix is None else as_matrix(table, matrix, rows)
+    division = divided(table, schema, constants, 0 if block is None else block.shape[1])
+    if columns.keys() != {field.name for field in division.varying}:
+        raise misgiven(table, schema, division, columns)
+    whole = dict(columns)
+    for field, value in division.constants:
+        whole[field.name] = [value] * rows if field.type == "text" else np.full(rows, value, DTYPES[field.type])
+    if block is not None:
+        whole |= {field.name: block[:, at] for at, field in enumerate(division.matrix)}
+    return whole
+
+
 def wrong_length(table: str, field: Field, shape: tuple[int, ...], rows: int) -> StateError:
     """The error for a column that is not as long as was said."""
     return StateError(f"column '{field.name}' of lake table '{table}' has shape {shape}: expected ({rows},)")
@@ -184,7 +269,7 @@ def cut(
 
 
 def merged(rules: LakeTable, frames: "Sequence[pl.DataFrame]", *, by_time: bool = False) -> "pl.DataFrame":
-    """Frames as one: of rows with the same identity the last written, ordered by time and then by writing.
+    """Frames as one: of rows with the same identity the one that the table keeps, by time and then by writing.
 
     With `by_time`, rows are the same only if their time is the same too, so that what is left reads alike in every
     range. Frames that carry `WRITTEN` may come in any order, others come in the order they were written. Raises
@@ -201,7 +286,7 @@ def merged(rules: LakeTable, frames: "Sequence[pl.DataFrame]", *, by_time: bool 
         if written:
             frame = frame.sort(written, maintain_order=True)
         same = [rules.identity, rules.time] if by_time else [rules.identity]
-        frame = frame.unique(subset=same, keep="last", maintain_order=True)
+        frame = frame.unique(subset=same, keep=rules.keep, maintain_order=True)
     order = [rules.time, *written]
     return frame if _is_ordered(frame, order) else frame.sort(order, maintain_order=True)
 

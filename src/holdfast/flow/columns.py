@@ -43,6 +43,8 @@ def _typed(name: str, series: pl.Series, found: Found) -> Column | None:
     dtype = series.dtype
     if dtype == pl.Boolean:
         return Column(name=name, type="boolean")
+    if isinstance(dtype, pl.Datetime):
+        return Column(name=name, type="time")
     if dtype.is_integer() and is_unique(series) and len(series) > MOST_CATEGORIES and series.name.endswith("id"):
         found.note(f"{name} is no feature: it identifies a row")
         return None
@@ -65,7 +67,7 @@ def _pinned(column: Column, series: pl.Series, found: Found) -> Column | None:
         return None
     if column.type == "category":
         return msgspec.structs.replace(column, categories=tuple(sorted(values.to_list())))
-    if column.type == "boolean":
+    if column.type in ("boolean", "time"):
         return column
     finite = values.filter(values.is_finite())
     if not len(finite):

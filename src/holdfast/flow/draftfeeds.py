@@ -51,6 +51,28 @@ class Table(msgspec.Struct, frozen=True, kw_only=True):
         """Columns that are not times."""
         return [name for name in self.frame.columns if name not in self.times]
 
+    def earlier_times(self, found: Found, *, truth_at: str | None = None) -> list[str]:
+        """Times beside its own two that were past when their row was known, so that a prediction may know them.
+
+        A later one is noted: it may be a plan, or tell what happened after the prediction. `truth_at`, when the label
+        was known, is none of them.
+        """
+        earlier = []
+        for name in self.times:
+            if self.known_at is None or name in (self.event_at, self.known_at, truth_at):
+                continue
+            present = self.frame.filter(pl.col(name).is_not_null())
+            late = present.filter(pl.col(name) > pl.col(self.known_at)).height
+            if not late:
+                earlier.append(name)
+            else:
+                found.note(
+                    f"{name} is no feature: in {late / present.height:.1%} of rows of {self.name} it lies after "
+                    f"{self.known_at}, so it may tell what happened later; if it is a plan that was known, declare it "
+                    "a `time`"
+                )
+        return earlier
+
 
 def find_tables(directory: Path, root: Path, found: Found) -> dict[str, Table]:
     """Every feed of a folder: a file, files ``name-<number>...`` of one kind, or a folder of files."""

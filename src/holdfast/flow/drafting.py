@@ -102,8 +102,9 @@ def draft(
             "days are those of UTC, because no time zone was given; a day is the unit of evidence", "data.timezone"
         )
     frames = {name: tables[origin].frame for name, (_, origin) in feeds.items()}
-    own = [column for column in rows.features if column not in (key, unit, *RESERVED)]
-    for column in sorted(RESERVED.intersection(rows.features) - {key, label_column}):
+    attributes = [*rows.features, *rows.earlier_times(found, truth_at=own_truth_at)]
+    own = [column for column in attributes if column not in (key, unit, *RESERVED)]
+    for column in sorted(RESERVED.intersection(attributes) - {key, label_column}):
         found.note(f"{column} is no feature: Holdfast uses that name itself; rename it in the feed to use it")
     own += [unit] if unit and unit not in RESERVED else []
     columns = describe(data, frames, own, label_column, found)

@@ -77,7 +77,7 @@ def _lookup(table: Table, shared: list[str], found: Found) -> dict[str, Feed]:
 
 def _state(table: Table, by: list[str], fresh: timedelta | None, found: Found) -> dict[str, Feed]:
     assert table.known_at is not None
-    take = tuple(name for name in table.features if name not in by)
+    take = tuple(name for name in (*table.features, *table.earlier_times(found)) if name not in by)
     if not take:
         found.note(f"{table.name} is left out: it has nothing beside {', '.join(by)} and its times")
         return {}

@@ -47,7 +47,8 @@ def assemble(
     """One row per row of the predicted feed with since < known_at <= until, as of its own known_at.
 
     Columns: `key` and `unit` (text; `unit` is null where the file names none), `event_at`, `known_at`
-    (Datetime[us, UTC]), every feature in the order of `data.columns` (Float64, or String for a category), `label`
+    (Datetime[us, UTC]), every feature in the order of `data.columns` (Float64, or String for a category; a time in
+    microseconds since 1970 UTC), `label`
     (Float64; null while it was not known at `until`) and `label_known_at`. Sorted by `known_at`, then `key`.
 
     - A feature that is a column of the predicted feed is taken from there.
@@ -260,10 +261,21 @@ def _labelled(
 
 
 def _typed(series: pl.Series, column: Column, name: str) -> pl.Series:
-    """A feature as the frame holds it: String for a category, else Float64."""
+    """A feature as the frame holds it: String for a category, else Float64; a time in microseconds since 1970 UTC."""
     if column.type == "category":
         return series.cast(pl.String).alias(name)
+    if column.type == "time":
+        return _instants(series, name).alias(name)
     return _numbers(series, name).alias(name)
+
+
+def _instants(series: pl.Series, name: str) -> pl.Series:
+    if isinstance(series.dtype, pl.Datetime):
+        aware = series if series.dtype.time_zone else series.dt.replace_time_zone("UTC")
+        return aware.dt.epoch("us").cast(pl.Float64)
+    if series.dtype == pl.Null or (series.dtype == pl.Float64 and series.null_count() == len(series)):
+        return series.cast(pl.Float64)  # of a feed that has no rows yet
+    raise DataError(f"column '{name}' must hold times but is {series.dtype}; convert it, or declare another column")
 
 
 def _numbers(series: pl.Series, name: str) -> pl.Series:

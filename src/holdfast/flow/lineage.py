@@ -12,6 +12,7 @@ import polars as pl
 from holdfast.core.model import Model
 from holdfast.core.protocols import LABELS, PREDICTIONS, Lake, Transaction
 from holdfast.core.records import FileRef, Incident, Run, Snapshot, Version
+from holdfast.core.times import as_text
 from holdfast.errors import NotFound
 
 TOLERANCE = 1e-5
@@ -23,6 +24,7 @@ class Influence(msgspec.Struct, frozen=True, kw_only=True):
 
     column: str
     value: float | str | None
+    """As it was sent; a time as ISO 8601 text."""
     change: float
 
 
@@ -141,12 +143,15 @@ def influences(model: Model, row: pl.DataFrame) -> tuple[Influence, ...]:
     Kononenko 2008). Inputs that interact share their influence; the sum need not be the answer. An input that may not
     be missing cannot be left out and is not in it."""
     names = [column.name for column in model.signature.columns if column.nullable and column.name in row.columns]
+    instants = {column.name for column in model.signature.columns if column.type == "time"}
     without = [row.with_columns(pl.lit(None, row.schema[name]).alias(name)) for name in names]
     answers = model.predict_frame(pl.concat([row, *without]))
     changes = answers[1:] - answers[0]
     order = np.argsort(-np.abs(changes), kind="stable")
     return tuple(
-        Influence(column=names[i], value=_plain(row[names[i]][0]), change=float(changes[i]))
+        Influence(
+            column=names[i], value=_plain(row[names[i]][0], is_time=names[i] in instants), change=float(changes[i])
+        )
         for i in order
         if changes[i]
     )
@@ -172,5 +177,7 @@ def _number(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-def _plain(value: Any) -> float | str | None:
+def _plain(value: Any, *, is_time: bool) -> float | str | None:
+    if is_time and isinstance(value, float):
+        return as_text(value)
     return value if isinstance(value, str) or value is None else float(value)

@@ -119,15 +119,18 @@ class LivePredictions:
         return Block(day, start, end, lambda: self._join_labels(answered.rows(), start, known_until))
 
     def answered(self, start: datetime, end: datetime) -> pl.DataFrame:
-        """Recorded answers by event time, inputs and output under their own names."""
+        """Recorded answers by event time, inputs and output under their own names; files that were scored are none."""
         found = self._lake.scan(PREDICTIONS.name, self._spec.system, since=start, until=end)
         if found.is_empty():
             return pl.DataFrame(schema={name: _DTYPES.get(role, pl.Float64) for name, role in self.roles().items()})
         if found["status"].n_unique() > 1 or found["status"][0] != "ok":
             found = found.filter(pl.col("status") == "ok")
+        if (found["stage"] == "batch").any():
+            found = found.filter(pl.col("stage") != "batch")
         renamed = {name: name.split(".", 1)[1] for name in found.columns if name.startswith(("in.", "out."))}
         return found.rename(renamed).with_columns(
-            (pl.col("latency_us") / 1000).alias("latency_ms"), pl.lit(None, pl.Float64).alias("label")
+            ((pl.col("queue_us") + pl.col("run_us")) / 1000).alias("latency_ms"),
+            pl.lit(None, pl.Float64).alias("label"),
         )
 
     def labels(self, start: datetime, until: datetime) -> pl.DataFrame:

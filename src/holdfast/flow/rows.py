@@ -96,7 +96,9 @@ def needs_of(data: Data, feed: str) -> Needs:
         owner, own = joined.get(name, ("" if name in aggregated else data.rows, name))
         if owner == feed:
             named.append(own)
-            if column.type != "category":
+            if column.type == "time":
+                times.add(own)
+            elif column.type != "category":
                 numeric.add(own)
     if feed == data.rows:
         required.append(data.key)

@@ -159,6 +159,7 @@ class _Maker:
     def __init__(self, request: TrainingRequest, fit: pl.DataFrame) -> None:
         model = request.spec.model
         self.seed = request.seed
+        self.timezone = request.spec.data.timezone
         self.task: Task = kinds.load("tasks", model.task)()
         self.trainer: Trainer = _make_trainer(model.trainer, model.params)
         self.signature = signature_of(request.spec, self.task, fit)
@@ -166,7 +167,7 @@ class _Maker:
     def prepare(self, frame: pl.DataFrame, fitted: Transform | None = None) -> _Prepared:
         """The frame as a matrix, by a transform fitted on it or by the one given."""
         rows, y = read_frame(self.signature, frame), self.task.target(frame["label"])
-        made = fitted or transform.fit(self.signature, rows, y)
+        made = fitted or transform.fit(self.signature, rows, y, timezone=self.timezone)
         return _Prepared(x=made.matrix(rows), y=y, transform=made)
 
     def tune(self, frame: pl.DataFrame) -> tuple[Fitted, Transform]:
@@ -236,7 +237,8 @@ def _seen(column: Column, rows: Rows) -> Column:
         if column.categories:
             return column
         return msgspec.structs.replace(column, categories=tuple(sorted({v for v in values if v is not None})))
-    if column.type == "boolean" or np.isnan(values).all():
+    # The times of what will be asked about lie beyond any that training saw: they have no range.
+    if column.type in ("boolean", "time") or np.isnan(values).all():
         return column
     low = float(np.nanmin(values)) if column.low is None else column.low
     high = float(np.nanmax(values)) if column.high is None else column.high

@@ -1,10 +1,13 @@
 """The supervisor: prepares a state, then holds its lock and its sockets and keeps workers and keeper alive."""
 
 import ipaddress
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from socket import socket
+from typing import BinaryIO
 
 import msgspec
 
@@ -23,6 +26,8 @@ class UpOptions(msgspec.Struct, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: int = 8080
     console_port: int = 8081
+    grpc_port: int | None = None
+    """None where gRPC is not served."""
     workers: int = 1
 
 
@@ -31,6 +36,8 @@ class Started(msgspec.Struct, frozen=True, kw_only=True):
 
     url: str
     console: str
+    grpc: str = ""
+    """Host and port of gRPC; empty where that is not served."""
     token: str
     """The secret of the first admin token, on the very first start only; empty later."""
     systems: dict[str, str]
@@ -49,39 +56,57 @@ def run_up(options: UpOptions, *, by: str, tell: Callable[[Started], None]) -> N
     directory = options.state.resolve()
     run_dir = directory / RUN
     with hold(run_dir):
-        prepared = _prepared(directory, options.files, by)
         serving, console = listen(options.host, options.port), listen(options.host, options.console_port)
+        grpc = None if options.grpc_port is None else listen(options.host, options.grpc_port)
+        sockets = [each for each in (serving, console, grpc) if each is not None]
+        # Workers start while the state is being prepared, and wait at the gate: it opens when nobody holds its end.
+        gate_fd, opener_fd = os.pipe()
+        gate, opener = os.fdopen(gate_fd, "rb"), os.fdopen(opener_fd, "wb")
         workers = tuple(f"worker-{number}" for number in range(1, options.workers + 1))
-        started = Started(
-            url=_url(serving.getsockname()),
-            console=_url(console.getsockname()),
-            token=prepared.token,
-            systems=prepared.systems,
-            is_local=_is_local(options.host),
-        )
-        children = [_worker(directory, name, serving.fileno()) for name in workers]
+        children = [_worker(directory, name, serving, grpc, gate) for name in workers]
         children.append(_keeper(directory, console.fileno()))
-        write_presence(run_dir, url=started.url, console=started.console, workers=workers)
+        preparing = _preparing(directory, options.files, by)
+
+        def open_gate() -> None:
+            prepared = _prepared(preparing, directory)
+            started = Started(
+                url=_url(serving.getsockname()),
+                console=_url(console.getsockname()),
+                grpc="" if grpc is None else _url(grpc.getsockname()).removeprefix("http://"),
+                token=prepared.token,
+                systems=prepared.systems,
+                is_local=_is_local(options.host),
+            )
+            opener.close()
+            write_presence(run_dir, url=started.url, console=started.console, workers=workers)
+            tell(started)
+
         try:
-            Supervisor(children, [serving, console]).run(on_started=lambda: tell(started))
+            Supervisor(children, [*sockets, gate]).run(on_started=open_gate)
         finally:
+            opener.close()
             remove_presence(run_dir)
 
 
-def _prepared(directory: Path, files: Sequence[Path], by: str) -> Prepared:
+def _preparing(directory: Path, files: Sequence[Path], by: str) -> "subprocess.Popen[bytes]":
     """Prepare the state in a process of its own: the libraries that takes would stay in this one for as long as it
     lives, and what is not there cannot fail."""
     names = [str(file.resolve()) for file in files]
     argv = [sys.executable, "-m", "holdfast.processes.prepare", "--state", str(directory), "--by", by, *names]
-    done = subprocess.run(argv, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, check=False)  # noqa: S603
+    return subprocess.Popen(argv, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)  # noqa: S603
+
+
+def _prepared(preparing: "subprocess.Popen[bytes]", directory: Path) -> Prepared:
+    output, _ = preparing.communicate()
     try:
-        said = msgspec.json.decode(done.stdout, type=Prepared)
+        said = msgspec.json.decode(output, type=Prepared)
     except msgspec.DecodeError as error:
         raise StateError(
-            f"{directory} could not be prepared: the process ended with code {done.returncode}; what it wrote is above"
+            f"{directory} could not be prepared: the process ended with code {preparing.returncode}; what it wrote is "
+            "above"
         ) from error
     if said.error:
-        raise _told(said.error, done.returncode)
+        raise _told(said.error, preparing.returncode)
     return said
 
 
@@ -92,15 +117,18 @@ def _told(message: str, exit_code: int) -> HoldfastError:
     return error
 
 
-def _worker(directory: Path, name: str, fd: int) -> ChildSpec:
-    argv = (sys.executable, "-m", "holdfast.processes.worker", "--state", str(directory), "--fd", str(fd))
+def _worker(directory: Path, name: str, serving: socket, grpc: socket | None, gate: BinaryIO) -> ChildSpec:
+    argv = [sys.executable, "-m", "holdfast.processes.worker", "--state", str(directory), "--fd", str(serving.fileno())]
+    argv += ["--gate", str(gate.fileno())]
+    if grpc is not None:
+        argv += ["--grpc-fd", str(grpc.fileno())]
     return ChildSpec(name=name, argv=(*argv, "--name", name), heartbeat=path_of(directory / RUN, name))
 
 
 def _keeper(directory: Path, fd: int) -> ChildSpec:
     """No heartbeat: a tick may take as long as it takes, and what is served does not depend on it."""
     argv = (sys.executable, "-m", "holdfast.processes.keeper", "--state", str(directory), "--fd", str(fd))
-    return ChildSpec(name=KEEPER, argv=argv)
+    return ChildSpec(name=KEEPER, argv=argv, waits=True)
 
 
 def _url(address: tuple[str, int]) -> str:

@@ -5,8 +5,10 @@ when everything else is gone.
 """
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Lock
 
 from holdfast.core import kinds
 from holdfast.core.clock import SystemClock
@@ -23,14 +25,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="holdfast.processes.worker")
     parser.add_argument("--state", type=Path, required=True)
     parser.add_argument("--fd", type=int, required=True)
+    parser.add_argument("--grpc-fd", type=int)
+    parser.add_argument("--gate", type=int)
     parser.add_argument("--name", required=True)
     given = parser.parse_args(arguments)
     log_to_stderr()
+    if given.gate is not None:
+        with os.fdopen(given.gate, "rb") as gate:  # until the state is prepared; all that can be is loaded by then
+            gate.read()
     lakes = _Lakes(given.state / "lake")
     run_worker(
         WorkerSetup(
             name=given.name,
             socket_fd=given.fd,
+            grpc_fd=given.grpc_fd,
             routes=given.state / ROUTES,
             run_dir=given.state / RUN,
             load_model=lambda routed: load_routed(given.state, routed),
@@ -42,15 +50,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 class _Lakes:
-    """The lake, opened once per durability. A writer needs no manifest: that lists what was rolled."""
+    """The lake, opened once per durability, by whichever thread asks first. A writer needs no manifest: that lists what
+    was rolled."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._open: dict[Durability, Lake] = {}
+        self._opening = Lock()
 
     def writer(self, record: Durability, table: str, system: str, schema: Sequence[Field]) -> Writer:
-        if record not in self._open:
-            self._open[record] = kinds.load("engines", "lake+files")(self._directory, MemoryManifest(), record=record)
+        with self._opening:
+            if record not in self._open:
+                lake = kinds.load("engines", "lake+files")(self._directory, MemoryManifest(), record=record)
+                self._open[record] = lake
         return self._open[record].writer(table, system, schema)
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 KINDS = {
     "onnx": "holdfast.runtimes.onnx:OnnxRuntime",
+    "trees": "holdfast.runtimes.trees:TreesRuntime",
     "lightgbm": "holdfast.runtimes.lightgbm:LightGBMRuntime",
     "linear": "holdfast.runtimes.linear:LinearRuntime",
 }

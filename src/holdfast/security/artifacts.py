@@ -2,7 +2,7 @@
 
 =================  ======================================================================================
 ``signature.json``  the typed inputs and the output
-``transform.json``  the feature transform: columns in order, categories in the order of their codes
+``transform.json``  the feature transform: columns in order, categories in the order of their codes, parts of times
 ``facts.json``      task, trainer, runtime, parity, rows: only what does not depend on when it was made
 ``model.*``         the model: ``onnx``, LightGBM's text, or coefficients as JSON; never a pickle
 =================  ======================================================================================
@@ -123,7 +123,9 @@ def open_model(directory: Path, files: Mapping[str, bytes] | None = None) -> Mod
     facts = _read(directory, files, FACTS, Facts)
     if facts.format != FORMAT:
         raise ArtifactError(f"{directory}: format {facts.format}; this version of Holdfast reads {FORMAT}: upgrade it")
-    if [column.name for column in signature.columns] != [column.name for column in transform.columns]:
+    # A time is several columns of the transform, each a part of it.
+    made_of = list(dict.fromkeys((column.name, column.part is not None) for column in transform.columns))
+    if made_of != [(column.name, column.type == "time") for column in signature.columns]:
         raise ArtifactError(f"{directory}: signature and transform name different columns; train the version again")
     runtime = kinds.load("runtimes", facts.runtime).load(directory)
     model = Model(signature, transform, runtime, facts)

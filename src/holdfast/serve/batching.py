@@ -2,9 +2,11 @@
 
 import asyncio
 from collections import Counter, deque
+from collections.abc import Mapping
 
 from holdfast.errors import HoldfastError, Overloaded
 from holdfast.serve.dataplane import DataPlane
+from holdfast.serve.quick import Quick
 from holdfast.serve.requests import Pending, PredictAnswer, PredictRequest
 
 MOST_ROWS = 16_384
@@ -19,10 +21,22 @@ class Batcher:
 
     def __init__(self, plane: DataPlane) -> None:
         self._plane = plane
-        self._waiting: deque[tuple[Pending, asyncio.Future[PredictAnswer]]] = deque()
-        self._per_system: Counter[str] = Counter()
+        self._waiting: deque[Pending | Quick] = deque()
+        self._in_flight: Counter[str] = Counter()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self.refused = 0
         """Requests that were turned away because the queue was full."""
+        self._general: Counter[str] = Counter()
+
+    @property
+    def in_flight(self) -> Mapping[str, int]:
+        """Requests that are accepted and not answered yet, by system."""
+        return self._in_flight
+
+    @property
+    def general(self) -> Mapping[str, int]:
+        """Requests that were accepted in another form than the usual ones, by system."""
+        return self._general
 
     async def predict(self, system: str, request: PredictRequest) -> PredictAnswer:
         """Answer a request; recorded when this returns.
@@ -30,45 +44,86 @@ class Batcher:
         Raises Overloaded when as many wait as `serve.queue` allows, and what `DataPlane.predict` raises.
         """
         most = self._plane.lanes(system).routed.serve.queue
-        if self._per_system[system] >= most:
+        if self._in_flight[system] >= most:
             self.refused += 1
             raise Overloaded(f"{most} requests for '{system}' are waiting; send this one again in a second")
         pending = self._plane.accept(system, request)
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[PredictAnswer] = loop.create_future()
-        if not self._waiting:
-            # Runs after everything that is ready in this tick, so all of it is in the batch.
-            loop.call_soon(self._flush)
-        self._waiting.append((pending, future))
-        self._per_system[system] += 1
-        return await future
+        self._general[system] += 1
+        future: asyncio.Future[PredictAnswer] = asyncio.get_running_loop().create_future()
 
-    def _flush(self) -> None:
-        batch: list[tuple[Pending, asyncio.Future[PredictAnswer]]] = []
-        rows = 0
-        while self._waiting and (not batch or rows + self._waiting[0][0].count <= MOST_ROWS):
-            batch.append(self._waiting.popleft())
-            rows += batch[-1][0].count
-            self._per_system[batch[-1][0].system] -= 1
-        if self._waiting:
-            asyncio.get_running_loop().call_soon(self._flush)
-        try:
-            self._plane.run([pending for pending, _ in batch])
-        except Exception as error:  # noqa: BLE001 - whatever it is, nobody may be left waiting
-            _fail(batch, error)
-            return
-        for pending, future in batch:
+        def settled() -> None:
+            self._in_flight[system] -= 1
             if future.done():  # the caller went away; the answer is recorded all the same
-                continue
+                return
             if pending.error is not None:
                 future.set_exception(pending.error)
             else:
                 future.set_result(pending.answer())
 
+        pending.settled = settled
+        self._add(pending, system)
+        return await future
 
-def _fail(batch: "list[tuple[Pending, asyncio.Future[PredictAnswer]]]", error: Exception) -> None:
+    def submit(self, call: Quick) -> bool:
+        """Take a call; its origin hears of the answer. False when as many wait as the queue holds."""
+        system = call.lanes.name
+        if self._in_flight[system] >= call.lanes.routed.serve.queue:
+            return False
+        self._add(call, system)
+        return True
+
+    def answered(self, call: Quick) -> None:
+        """A call that was submitted has its answer."""
+        self._in_flight[call.lanes.name] -= 1
+
+    def _add(self, request: Pending | Quick, system: str) -> None:
+        if not self._waiting:
+            if self._loop is None:
+                self._loop = asyncio.get_running_loop()
+            # Runs after everything that is ready in this tick, so all of it is in the batch.
+            self._loop.call_soon(self._flush)
+        self._waiting.append(request)
+        self._in_flight[system] += 1
+
+    def _flush(self) -> None:
+        waiting = self._waiting
+        pendings: list[Pending] = []
+        calls: dict[int, list[Quick]] = {}
+        rows = 0
+        while waiting and (not rows or rows + waiting[0].count <= MOST_ROWS):
+            request = waiting.popleft()
+            rows += request.count
+            if type(request) is Quick:
+                calls.setdefault(id(request.lanes), []).append(request)
+            else:
+                pendings.append(request)  # type: ignore[arg-type]
+        if waiting:
+            asyncio.get_running_loop().call_soon(self._flush)
+        for some in calls.values():
+            self._run_quick(some)
+        if pendings:
+            self._run(pendings)
+
+    def _run_quick(self, calls: list[Quick]) -> None:
+        try:
+            self._plane.run_quick(calls[0].lanes, calls)
+        except Exception as error:  # noqa: BLE001 - whatever it is, nobody may be left waiting
+            failure = _failure(error)
+            for call in calls:
+                if not call.is_answered:
+                    call.error = failure
+                    call.origin.answered(call)
+
+    def _run(self, pendings: list[Pending]) -> None:
+        try:
+            self._plane.run(pendings)
+        except Exception as error:  # noqa: BLE001 - whatever it is, nobody may be left waiting
+            failure = _failure(error)
+            for pending in pendings:
+                pending.give_up(failure)
+
+
+def _failure(error: Exception) -> HoldfastError:
     failure = HoldfastError(f"the request failed ({type(error).__name__}: {error}); send it again with the same id")
     failure.__cause__ = error
-    for _, future in batch:
-        if not future.done():
-            future.set_exception(failure)
+    return failure

@@ -4,7 +4,7 @@ Knows no transport: a live worker and a backtest use the same object. Owned by o
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -13,12 +13,31 @@ from holdfast.core.clock import Clock, stopwatch_s
 from holdfast.core.inputs import read_columns
 from holdfast.core.routes import Routes
 from holdfast.core.signature import Rows, Signature
-from holdfast.errors import HoldfastError, NotFound
+from holdfast.errors import HoldfastError, NotFound, StateError
 from holdfast.serve.lanes import Lane, Lanes, LoadModel, Prepared, prepare
-from holdfast.serve.recording import FloatArray, Recorder, RowMeta
-from holdfast.serve.requests import Part, Pending, PredictAnswer, PredictRequest, joined, meta_of, split
+from holdfast.serve.observing import Observing
+from holdfast.serve.quick import Quick, rows_of, write_answers
+from holdfast.serve.quick import meta_of as quick_meta
+from holdfast.serve.recording import Done, FloatArray, IntArray, Recorder, RowMeta
+from holdfast.serve.requests import (
+    Part,
+    Pending,
+    PredictAnswer,
+    PredictRequest,
+    joined,
+    meta_of,
+    microseconds,
+    split,
+)
+from holdfast.serve.traffic import Bools, takes_canary
 
 log = logging.getLogger(__name__)
+
+Outcome = FloatArray | HoldfastError
+"""The outputs of rows (n,), or why there are none."""
+
+_ERROR_LIMIT = 500
+"""Most characters of a model's error that are recorded with its rows."""
 
 
 class Acknowledgement(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,11 +51,13 @@ class Acknowledgement(msgspec.Struct, frozen=True, kw_only=True):
 class DataPlane:
     """Serves every system of the routes.
 
-    `load` makes a model of a routed version, `recorder` writes what is answered, `clock` dates it.
+    `load` makes a model of a routed version, `recorder` writes what is answered, `clock` dates it. `observing`
+    takes note of what was done; it may be set before requests come.
     """
 
     def __init__(self, load: LoadModel, recorder: Recorder, clock: Clock) -> None:
         self.recorder = recorder
+        self.observing = Observing()
         self._load = load
         self._clock = clock
         self._in_force = Prepared()
@@ -45,6 +66,11 @@ class DataPlane:
     def routes(self) -> Routes:
         """The routes that were followed last."""
         return self._in_force.routes
+
+    @property
+    def in_force(self) -> Prepared:
+        """The routes with their loaded versions; another object whenever any of it changes."""
+        return self._in_force
 
     def follow(self, routes: Routes) -> Acknowledgement:
         """Load what is new, then switch. What cannot be loaded leaves the old routes of its system in force."""
@@ -79,7 +105,10 @@ class DataPlane:
         return Pending(self.lanes(system), request)
 
     def predict(self, system: str, request: PredictRequest) -> PredictAnswer:
-        """Answer one request; recorded when this returns. Raises what is wrong with it, or StateError if it is not."""
+        """Answer one request; recorded when this returns. Raises what is wrong with it, or StateError if it is not.
+
+        Needs a recorder that waits for what it writes.
+        """
         pending = self.accept(system, request)
         self.run([pending])
         if pending.error is not None:
@@ -87,9 +116,10 @@ class DataPlane:
         return pending.answer()
 
     def run(self, batch: Sequence[Pending]) -> None:
-        """Fill in the answers of accepted requests: the rows of each version are run at once, recorded as one frame.
+        """Answer accepted requests: the rows of each version are run at once and recorded as one frame.
 
-        What goes wrong with a request is put on it as its `error`.
+        `settled` of a request is called once it is recorded, which may be after this returned. What goes wrong with
+        it is put on it as its `error`.
         """
         by_lane: dict[int, tuple[Lane, list[tuple[Pending, Part]]]] = {}
         for pending in batch:
@@ -99,36 +129,170 @@ class DataPlane:
             self._answer(lane, work)
 
     def _answer(self, lane: Lane, work: Sequence[tuple[Pending, Part]]) -> None:
+        counts = [part.rows.count for _, part in work]
+
+        def settle(outcome: Outcome) -> None:
+            start = 0
+            for (pending, part), count in zip(work, counts, strict=True):
+                if isinstance(outcome, HoldfastError):
+                    pending.fail(outcome)
+                else:
+                    pending.fill(part, outcome[start : start + count])
+                start += count
+
         rows = joined([part.rows for _, part in work])
-        outputs = _run_model(lane, rows)
-        if isinstance(outputs, HoldfastError) and len(work) > 1:
-            # One request must not fail its neighbours of the same tick.
+        requests = [pending for pending, _ in work]
+        if not self._run(lane, rows, meta_of(work, self._clock.now()), requests, counts, settle):
             for each in work:
                 self._answer(lane, [each])
+
+    def run_quick(self, lanes: Lanes, calls: Sequence[Quick]) -> None:
+        """Answer calls of one system that were read in a single pass, as `run` does."""
+        if lanes.canary is None or lanes.routed.canary_share <= 0.0:
+            self._answer_quick(lanes.lane(), calls)
             return
-        meta = meta_of(work, self._clock.now())
-        started_s = np.repeat([pending.started_s for pending, _ in work], [part.rows.count for _, part in work])
-        latency_us = (stopwatch_s() - started_s) * 1e6
-        try:
-            answered = self._record(lane, rows, outputs, meta, latency_us)
-        except HoldfastError as error:
-            for pending, _ in work:
-                pending.error = error
+        if any(call.count > 1 and (call.units or call.keys) for call in calls):
+            for call in calls:  # rows of one request may stick to different versions
+                call.origin.unusual(call)
             return
-        start = 0
-        for pending, part in work:
-            pending.fill(part, answered[start : start + part.rows.count])
-            start += part.rows.count
+        salt = f"{lanes.name}/{lanes.routed.release}"
+        is_canary = takes_canary([call.sticks_to() for call in calls], salt, lanes.routed.canary_share)
+        some = int(is_canary.sum())
+        if 0 < some < len(calls):
+            if not self._answer_both(lanes, calls, is_canary):
+                for lane, wanted in ((lanes.lane(), False), (lanes.canary, True)):
+                    self._answer_quick(
+                        lane, [call for call, is_it in zip(calls, is_canary, strict=True) if is_it == wanted]
+                    )
+        else:
+            self._answer_quick(lanes.canary if some else lanes.lane(), calls)
+
+    def _answer_quick(self, lane: Lane, calls: Sequence[Quick]) -> None:
+        rows = rows_of(lane.reader, calls)
+        if rows is None:
+            # One of them is not as it should be: each goes the general way, which says what is wrong with which.
+            for call in calls:
+                call.origin.unusual(call)
+            return
+        for call in calls:
+            call.lane = lane
+        outside = rows.outside.tolist()
+        counts = None if rows.count == len(calls) else [call.count for call in calls]
+        meta = quick_meta(calls, microseconds(self._clock.now()))
+        if not self._run(lane, rows, meta, calls, counts, lambda outcome: _settle_quick(calls, outcome, outside)):
+            for call in calls:
+                self._answer_quick(lane, [call])
+
+    def _answer_both(self, lanes: Lanes, calls: Sequence[Quick], is_canary: Bools) -> bool:
+        """Answer calls of which a live version takes some and its canary others: read at once, recorded at once.
+
+        False where that cannot be; nothing was done then.
+        """
+        live, canary, pair = lanes.live, lanes.canary, lanes.pair
+        if pair is None or live is None or canary is None or any(call.count > 1 for call in calls):
+            return False
+        which = is_canary.astype(np.int64)
+        rows = rows_of(pair.reader, calls, pair.low[which], pair.high[which])
+        if rows is None:
+            return False
+        outputs, run_us = np.empty(rows.count), np.empty(rows.count)
+        started_s = stopwatch_s()
+        accepted_s = np.array([call.accepted_s for call in calls])
+        queue_us = (started_s - accepted_s) * 1e6
+        parts: list[tuple[Lane, list[Quick], IntArray, float]] = []
+        for lane, index in ((live, np.flatnonzero(~is_canary)), (canary, np.flatnonzero(is_canary))):
+            began_s = stopwatch_s()
+            answered = _run_model(lane, rows.take(index))
+            if isinstance(answered, HoldfastError):
+                return False
+            took_us = (stopwatch_s() - began_s) * 1e6
+            outputs[index], run_us[index] = answered, took_us
+            some = [calls[i] for i in index.tolist()]
+            for call in some:
+                call.lane = lane
+            parts.append((lane, some, index, took_us))
+        outside = rows.outside.tolist()
+
+        def done(unrecorded: StateError | None) -> None:
+            _settle_quick(calls, unrecorded or outputs, outside)
+            for lane, some, index, took_us in parts:
+                self.observing.settled(lane, len(some), some, accepted_s[index], queue_us[index], took_us, unrecorded)
+
+        self.recorder.record_predictions(
+            live.by,
+            rows,
+            outputs,
+            quick_meta(calls, microseconds(self._clock.now())),
+            queue_us=queue_us,
+            run_us=run_us,
+            answered=[canary.by if is_it else live.by for is_it in is_canary.tolist()],
+            done=done,
+        )
+        return True
+
+    def _run(
+        self,
+        lane: Lane,
+        rows: Rows,
+        meta: RowMeta,
+        requests: Sequence[Pending | Quick],
+        counts: Sequence[int] | None,
+        settle: Callable[[Outcome], None],
+    ) -> bool:
+        """Run and record the rows of some requests, then settle them. False: run each alone, together they failed.
+
+        `counts` are the rows of each request; None stands for one each.
+        """
+        started_s = stopwatch_s()
+        outputs = _run_model(lane, rows)
+        run_us = (stopwatch_s() - started_s) * 1e6
+        if isinstance(outputs, HoldfastError) and len(requests) > 1:
+            return False  # one request must not fail its neighbours of the same tick
+        accepted_s = np.array([request.accepted_s for request in requests])
+        queue_us = (started_s - accepted_s) * 1e6
+
+        def done(unrecorded: StateError | None) -> None:
+            outcome = unrecorded or outputs
+            settle(outcome)
+            error = outcome if isinstance(outcome, HoldfastError) else None
+            self.observing.settled(lane, rows.count, requests, accepted_s, queue_us, run_us, error)
+
+        by_row_us = queue_us if counts is None else np.repeat(queue_us, counts)
+        self._record(lane, rows, outputs, meta, queue_us=by_row_us, run_us=run_us, done=done)
+        return True
+
+    def _record(
+        self,
+        lane: Lane,
+        rows: Rows,
+        outputs: Outcome,
+        meta: RowMeta,
+        *,
+        queue_us: FloatArray,
+        run_us: float,
+        done: Done | None = None,
+    ) -> None:
+        """Record what a version answered, or that it failed."""
+        error = ""
+        if isinstance(outputs, HoldfastError):
+            error = str(outputs.__cause__ or outputs)[:_ERROR_LIMIT]
+            outputs = np.full(rows.count, np.nan)
+        self.recorder.record_predictions(
+            lane.by, rows, outputs, meta, queue_us=queue_us, run_us=run_us, error=error, done=done
+        )
 
     def predict_rows(self, system: str, rows: Rows, meta: RowMeta) -> FloatArray:
         """Answer many rows at once (n,), each dated and named by the caller: for replays and batches.
 
         `rows` passed the signature of the live version. Recorded when this returns, with the time per row of the
-        whole batch as latency. Raises NotFound, or StateError where no version is live or recording failed.
+        whole batch as its running time. Raises NotFound, or StateError where no version is live or recording failed.
         """
         lanes = self.lanes(system)
-        names = zip(meta.unit, meta.key, meta.request_id, strict=True)
-        units = [unit or key or request_id for unit, key, request_id in names] if lanes.canary else ()
+        units: Sequence[str] = ()
+        if lanes.canary:
+            nothing = [None] * rows.count
+            names = zip(meta.unit or nothing, meta.key or nothing, meta.request_id, strict=True)
+            units = [unit or key or request_id for unit, key, request_id in names]
         outputs = np.empty(rows.count)
         for lane, index in split(lanes, units):
             some, some_meta = (rows, meta) if index is None else (rows.take(index), meta.take(index))
@@ -141,21 +305,23 @@ class DataPlane:
         started_s = stopwatch_s()
         outputs = _run_model(lane, rows)
         per_row_us = (stopwatch_s() - started_s) * 1e6 / max(rows.count, 1)
-        return self._record(lane, rows, outputs, meta, np.full(rows.count, per_row_us))
-
-    def _record(
-        self, lane: Lane, rows: Rows, outputs: "FloatArray | HoldfastError", meta: RowMeta, latency_us: FloatArray
-    ) -> FloatArray:
-        """Record what a version answered, or that it failed; raises the failure after that."""
+        self._record(lane, rows, outputs, meta, queue_us=np.zeros(rows.count), run_us=per_row_us)
         if isinstance(outputs, HoldfastError):
-            nothing = np.full(rows.count, np.nan)
-            self.recorder.record_predictions(lane.by, rows, nothing, meta, latency_us=latency_us)
             raise outputs
-        self.recorder.record_predictions(lane.by, rows, outputs, meta, latency_us=latency_us)
         return outputs
 
 
-def _run_model(lane: Lane, rows: Rows) -> "FloatArray | HoldfastError":
+def _settle_quick(calls: Sequence[Quick], outcome: Outcome, outside: Sequence[int]) -> None:
+    if isinstance(outcome, HoldfastError):
+        for call in calls:
+            call.error = outcome
+    else:
+        write_answers(calls, outcome, outside)
+    for call in calls:
+        call.origin.answered(call)
+
+
+def _run_model(lane: Lane, rows: Rows) -> Outcome:
     """Outputs (n,), or what to tell the caller."""
     try:
         outputs = np.asarray(lane.model.predict(rows), dtype=np.float64)
@@ -163,10 +329,12 @@ def _run_model(lane: Lane, rows: Rows) -> "FloatArray | HoldfastError":
             raise ValueError(f"outputs of shape {outputs.shape} for {rows.count} rows")
     except Exception as error:  # a model is foreign code
         log.exception("version %s of '%s' failed", lane.by.version, lane.by.system)
-        return HoldfastError(
+        failure = HoldfastError(
             f"version {lane.by.version} of '{lane.by.system}' failed ({type(error).__name__}: {error}); the request "
             "was recorded as failed; ask for another version or roll back"
         )
+        failure.__cause__ = error
+        return failure
     return outputs
 
 

@@ -1,6 +1,8 @@
 """What a worker says about itself, as a small file that is replaced whole."""
 
+import errno
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -20,8 +22,15 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     """Rows written since it started."""
     lost: int = 0
     """Rows that could not be written; their requests were answered 503."""
+    shed: int = 0
+    """Rows that were answered without being recorded, as the system's file allows."""
     refused: int = 0
     """Requests answered with a status of 400 or more."""
+
+
+_BLOCK_BYTES = 512
+"""Heartbeats are filled up to a multiple of this, so that a longer one fits where a shorter one stood."""
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def path_of(run_dir: Path, name: str) -> Path:
@@ -30,11 +39,39 @@ def path_of(run_dir: Path, name: str) -> Path:
 
 
 def write_heartbeat(run_dir: Path, name: str, beat: Heartbeat) -> None:
-    """Replace the file at once: a reader sees the old one or the new one. Raises OSError when it cannot be written."""
+    """Replace the file at once: a reader sees the old one or the new one. Raises OSError when it cannot be written.
+
+    On a full disk it is written over the old one, or an empty file is left where there is none: a process must not
+    be taken for hung because of that, and a reader who sees half of it takes it for none.
+    """
     path = path_of(run_dir, name)
+    data = msgspec.json.encode(beat)
+    data += b" " * (-len(data) % _BLOCK_BYTES)
     temporary = path.with_suffix(f".{beat.pid}.tmp")
-    temporary.write_bytes(msgspec.json.encode(beat))
-    os.replace(temporary, path)
+    try:
+        temporary.write_bytes(data)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        with suppress(OSError):
+            temporary.unlink()
+        _write_over(path, data)
+    else:
+        os.replace(temporary, path)
+
+
+def _write_over(path: Path, data: bytes) -> None:
+    """Write where the file lies, which takes no more room; what was longer before is ended by spaces."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
+    try:
+        try:
+            os.pwrite(fd, data.ljust(os.fstat(fd).st_size), 0)
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            os.utime(fd)
+    finally:
+        os.close(fd)
 
 
 def read_heartbeat(run_dir: Path, name: str) -> Heartbeat | None:

@@ -2,20 +2,26 @@
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from holdfast.core import kinds
 from holdfast.core.clock import Clock
 from holdfast.core.protocols import Task
-from holdfast.core.routes import Routes, TokenHash
 from holdfast.errors import HoldfastError, InvalidInput, NotFound, Overloaded, StateError
-from holdfast.security.identity import matches
+from holdfast.serve.access import Access
 from holdfast.serve.batching import Batcher
 from holdfast.serve.dataplane import DataPlane
+from holdfast.serve.metricsboard import MetricsBoard
+from holdfast.serve.metricspage import CONTENT_TYPE
+from holdfast.serve.openapi import description
+from holdfast.serve.paths import OPEN, POSTED, Place, place_of
 from holdfast.serve.plain import predict_answer, read_predict, take_labels
-from holdfast.serve.protocol import ServerMetadata, infer_answer, model_metadata, read_infer
+from holdfast.serve.protocol import ServerMetadata, index_entries, model_metadata, predict_request, usable
+from holdfast.serve.requests import PredictRequest
+from holdfast.serve.rest import HEADER_LENGTH, IndexRequest, read_infer, write_infer
+from holdfast.serve.tracing import context_of
 
 log = logging.getLogger(__name__)
 
@@ -25,59 +31,22 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 BODY_LIMIT_BYTES = 8 * 1024 * 1024
-ID_LIMIT = 200
-"""Most characters of a request id."""
-
-Kind = Literal["live", "ready", "server", "model", "model_ready", "infer", "predict", "labels"]
-_POSTED: frozenset[Kind] = frozenset({"infer", "predict", "labels"})
-
-
-class Place(msgspec.Struct, frozen=True):
-    """What a path names: a kind of resource, a system and a version where there is one."""
-
-    kind: Kind
-    system: str = ""
-    version: str = ""
+_HEADER_LENGTH = HEADER_LENGTH.lower().encode()
+_JSON, _BYTES = b"application/json", b"application/octet-stream"
+LOADING = (
+    "models are not loaded or unloaded by clients: on the machine of the system, `holdfast train` makes a version and "
+    "begins its release, `holdfast rollback` goes back"
+)
+_decode_index = msgspec.json.Decoder(IndexRequest).decode
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """A response: status, JSON body and further headers."""
+    """A response: status, body, which is JSON unless `content_type` says otherwise, and further headers."""
 
     status: int
     body: bytes
     headers: tuple[tuple[bytes, bytes], ...] = ()
-
-
-def place_of(path: str) -> Place | None:
-    """The place that a path names; None when there is none."""
-    match path.strip("/").split("/"):
-        case ["v2"]:
-            return Place("server")
-        case ["v2", "health", "live"]:
-            return Place("live")
-        case ["v2", "health", "ready"]:
-            return Place("ready")
-        case ["predict", system]:
-            return Place("predict", system)
-        case ["labels", system]:
-            return Place("labels", system)
-        case ["v2", "models", system, *rest]:
-            return _model_place(system, rest)
-    return None
-
-
-def _model_place(system: str, rest: list[str]) -> Place | None:
-    version = ""
-    if len(rest) >= 2 and rest[0] == "versions":
-        version, rest = rest[1], rest[2:]
-    match rest:
-        case []:
-            return Place("model", system, version)
-        case ["ready"]:
-            return Place("model_ready", system, version)
-        case ["infer"]:
-            return Place("infer", system, version)
-    return None
+    content_type: bytes = _JSON
 
 
 class DataPlaneApp:
@@ -87,14 +56,25 @@ class DataPlaneApp:
         self._plane = plane
         self._clock = clock
         self._new_id = new_id
-        self._batcher = Batcher(plane)
-        self._known: tuple[Routes | None, dict[str, TokenHash]] = (None, {})
+        self.board: MetricsBoard | None = None
+        self.batcher = Batcher(plane)
+        self.access = Access()
         self._refused = 0
 
     @property
     def refused(self) -> int:
         """Requests answered with a status of 400 or more."""
         return self._refused
+
+    def count(self, answer: Answer, place: Place | None) -> None:
+        """Take note of an answer that goes out."""
+        if answer.status < 400:
+            return
+        self._refused += 1
+        # A model that failed was counted with its version.
+        metrics = self._plane.observing.metrics
+        if metrics is not None and place is not None and place.kind in ("predict", "infer") and answer.status != 500:
+            metrics.refused(place.system, answer.status)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -103,31 +83,41 @@ class DataPlaneApp:
         answer = await self._answer(scope, receive)
         if answer is None:  # the client went away
             return
-        if answer.status >= 400:
-            self._refused += 1
-        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(answer.body))]
+        self.count(answer, place_of(scope["path"]))
+        headers = [(b"content-type", answer.content_type), (b"content-length", b"%d" % len(answer.body))]
         await send({"type": "http.response.start", "status": answer.status, "headers": [*headers, *answer.headers]})
         await send({"type": "http.response.body", "body": answer.body})
 
     async def _answer(self, scope: Scope, receive: Receive) -> Answer | None:
         place = place_of(scope["path"])
         if place is None:
-            return _error(404, f"nothing is at {scope['path']}; see GET /v2, POST /predict/<system>, /labels/<system>")
-        method = scope["method"]
-        if place.kind not in ("live", "ready") and not self._may_enter(scope["headers"]):
-            message = "a valid token is needed: Authorization: Bearer hf_..."
-            return _error(401, message, headers=((b"www-authenticate", b"Bearer"),))
-        if method not in (("POST",) if place.kind in _POSTED else ("GET", "HEAD")):
-            allowed = "POST" if place.kind in _POSTED else "GET, HEAD"
+            return _error(404, f"nothing is at {scope['path']}; GET /openapi.json describes what there is")
+        method, headers, caller = scope["method"], scope["headers"], ""
+        if place.kind not in OPEN:
+            token = self.access.token(self._plane.routes, _header(headers, b"authorization"))
+            if token is None:
+                message = "a valid token is needed: Authorization: Bearer hf_..."
+                return _error(401, message, headers=((b"www-authenticate", b"Bearer"),))
+            caller = token.name
+        if method not in place.methods:
+            allowed = ", ".join(place.methods)
             return _error(
                 405, f"{scope['path']} takes {allowed}, not {method}", headers=((b"allow", allowed.encode()),)
             )
-        if place.kind not in _POSTED:
+        if place.kind in ("metrics", "stats") and self.board is None:
+            return _error(404, "this process counts nothing")
+        if place.kind == "metrics" and self.board is not None:
+            return Answer(200, await self.board.page(), content_type=CONTENT_TYPE)
+        if place.kind == "stats":
+            return self._guarded(lambda: self._stats(place))
+        if place.kind not in POSTED:
             return self._guarded(lambda: self._look(place))
-        body = await _body(scope["headers"], receive)
+        if encoding := _header(headers, b"content-encoding"):
+            return _error(415, f"a body with Content-Encoding {encoding[:40]} is not read; send it as it is")
+        body = await _body(headers, receive)
         if body is None or isinstance(body, Answer):
             return body
-        return await self._take(place, body, scope["headers"])
+        return await self.take(place, body, headers, caller)
 
     # Looking
 
@@ -140,6 +130,8 @@ class DataPlaneApp:
                 return _json(200 if is_ready else 503, {"ready": is_ready})
             case "server":
                 return _json(200, ServerMetadata())
+            case "openapi":
+                return Answer(200, description())
         lanes = self._plane.lanes(place.system)
         lane = lanes.lane(place.version)
         if place.kind == "model_ready":
@@ -147,82 +139,90 @@ class DataPlaneApp:
         versions = [each.by.version for each in lanes.all()]
         return _json(200, model_metadata(place.system, versions, lane.signature))
 
+    def _stats(self, place: Place) -> Answer:
+        assert self.board is not None
+        if place.system:
+            self._plane.lanes(place.system).lane(place.version)
+        return _json(200, self.board.statistics(self._plane.in_force.versions(), place.system, place.version))
+
     def _guarded(self, work: Callable[[], Answer]) -> Answer:
         try:
             return work()
         except Exception as error:  # noqa: BLE001 - a request is foreign input
-            return _error_of(error)
+            return error_of(error)
 
     # Answering
 
-    async def _take(self, place: Place, body: bytes, headers: Iterable[tuple[bytes, bytes]]) -> Answer:
+    async def take(self, place: Place, body: bytes, headers: Iterable[tuple[bytes, bytes]], caller: str) -> Answer:
+        """The answer to a whole request that may enter; what is wrong with it is an answer too."""
         try:
-            if place.kind == "labels":
-                task: Task = kinds.load("tasks", self._plane.lanes(place.system).routed.task)()
-                return _json(200, take_labels(body, place.system, task, self._plane.recorder, self._clock))
-            request_id = _request_id(headers) or self._new_id()
-            if place.kind == "predict":
-                request = read_predict(body, request_id=request_id)
-                _check_id(request.request_id)
-                return _json(200, predict_answer(await self._batcher.predict(place.system, request)))
-            output = self._plane.lanes(place.system).routed.output
-            request = read_infer(body, output=output, version=place.version, request_id=request_id)
-            _check_id(request.request_id)
-            return _json(200, infer_answer(await self._batcher.predict(place.system, request)))
+            match place.kind:
+                case "infer":
+                    return await self._infer(place, body, headers, caller)
+                case "predict":
+                    request = read_predict(body, request_id=self._id(headers), caller=caller)
+                    request = self._traced(request, headers)
+                    usable(request.request_id)
+                    return _json(200, predict_answer(await self.batcher.predict(place.system, request)))
+                case "labels":
+                    task: Task = kinds.load("tasks", self._plane.lanes(place.system).routed.task)()
+                    return _json(200, await take_labels(body, place.system, task, self._plane.recorder, self._clock))
+                case "index":
+                    return self._index(body)
+            return _error(400, LOADING)
         except Exception as error:  # noqa: BLE001 - a request is foreign input
-            return _error_of(error, body)
+            return error_of(error, body)
 
-    def _may_enter(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
-        """True when the routes carry no tokens, or the request brings one of them."""
-        routes = self._plane.routes
-        if not routes.tokens:
-            return True
-        if self._known[0] is not routes:  # tokens may have been revoked
-            self._known = (routes, {})
-        known = self._known[1]
-        scheme, _, secret = _header(headers, b"authorization").partition(" ")
-        if scheme.lower() != "bearer":
-            return False
-        if secret not in known:
-            # Every hash is compared, so the time taken does not tell which one is near.
-            found = [token for token in routes.tokens if matches(secret, token.sha256)]
-            if not found:
-                return False
-            known[secret] = found[0]
-        return True
+    async def _infer(self, place: Place, body: bytes, headers: Iterable[tuple[bytes, bytes]], caller: str) -> Answer:
+        lanes = self._plane.lanes(place.system)
+        columns = [column.name for column in lanes.lane(place.version).signature.columns]
+        asked = read_infer(
+            body,
+            columns=columns,
+            most_rows=lanes.routed.serve.max_rows,
+            header_length=_header(headers, _HEADER_LENGTH),
+            version=place.version,
+        )
+        request = predict_request(asked.inference, lanes, request_id=self._id(headers), caller=caller)
+        request = self._traced(request, headers)
+        json, raw = write_infer(await self.batcher.predict(place.system, request), asked)
+        if not raw:
+            return Answer(200, json)
+        return with_bytes(json + raw, len(json))
+
+    def _index(self, body: bytes) -> Answer:
+        only_ready = bool(body) and _decode_index(body).ready
+        entries = [
+            entry
+            for name, routed in sorted(self._plane.routes.systems.items())
+            for entry in index_entries(routed, self._plane.lanes(name))
+            if entry.state == "READY" or not only_ready
+        ]
+        return _json(200, entries)
+
+    def _traced(self, request: PredictRequest, headers: Iterable[tuple[bytes, bytes]]) -> PredictRequest:
+        tracing = self._plane.observing.tracing
+        if not tracing.is_on:
+            return request
+        return msgspec.structs.replace(request, trace=tracing.begin(*context_of(headers)))
+
+    def _id(self, headers: Iterable[tuple[bytes, bytes]]) -> str:
+        return _header(headers, b"x-request-id") or self._new_id()
 
 
-def new_request_id(clock: Clock, random_bytes: Callable[[int], bytes]) -> str:
-    """A fresh request id in the form of a UUID version 7 (RFC 9562, 2024): ids sort by the time they were made."""
-    milliseconds = int(clock.now().timestamp() * 1000)
-    value = milliseconds << 80 | int.from_bytes(random_bytes(10), "big")
-    value = value & ~(0xF << 76) | 0x7 << 76
-    value = value & ~(0x3 << 62) | 0x2 << 62
-    digits = f"{value:032x}"
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+def with_bytes(body: bytes, json_length: int) -> Answer:
+    """An answer of JSON, so many bytes long, and tensors as bytes behind it."""
+    return Answer(200, body, ((_HEADER_LENGTH, b"%d" % json_length),), _BYTES)
 
 
 def _header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str:
     return next((value.decode("latin-1") for key, value in headers if key == name), "")
 
 
-def _request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
-    return _header(headers, b"x-request-id")
-
-
-def _check_id(request_id: str) -> None:
-    if len(request_id) > ID_LIMIT or not request_id.isprintable():
-        raise InvalidInput(
-            f"the request id {request_id[:40]!r} is not usable",
-            column="id",
-            expected=f"at most {ID_LIMIT} printable characters",
-        )
-
-
 async def _body(headers: Iterable[tuple[bytes, bytes]], receive: Receive) -> bytes | Answer | None:
     """The whole body, the answer to one that is too large, or None when the client went away."""
     length = _header(headers, b"content-length")
-    if length.isdigit() and int(length) > BODY_LIMIT_BYTES:
+    if length.isascii() and length.isdigit() and (len(length) > 18 or int(length) > BODY_LIMIT_BYTES):
         return _too_large()
     chunks: list[bytes] = []
     size = 0
@@ -255,7 +255,7 @@ def _error(
     return Answer(status, msgspec.json.encode({"error": message, **(facts or {})}), headers)
 
 
-def _error_of(error: Exception, body: bytes = b"") -> Answer:
+def error_of(error: Exception, body: bytes = b"") -> Answer:
     """The answer to what went wrong with a request."""
     match error:
         case InvalidInput():

@@ -4,12 +4,17 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 
 import msgspec
+import numpy as np
 
+from holdfast.core.inputs import Reader, reader_of
 from holdfast.core.model import Model
 from holdfast.core.routes import RoutedSystem, RoutedVersion, Routes, ServingStage
 from holdfast.core.signature import Signature
 from holdfast.errors import HoldfastError, NotFound, StateError
-from holdfast.serve.recording import Answerer
+from holdfast.serve.caching import CachedModel
+from holdfast.serve.phrases import Phrases
+from holdfast.serve.reading import Reading
+from holdfast.serve.recording import Answerer, FloatArray
 
 log = logging.getLogger(__name__)
 
@@ -21,15 +26,26 @@ class Lane(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """One loaded version of one system in one stage."""
 
     by: Answerer
-    model: Model
+    model: Model | CachedModel
     artifact: str
     names: frozenset[str]
     """Input columns of its signature."""
+    reader: Reader
+    phrases: Phrases
 
     @property
     def signature(self) -> Signature:
         """What the version takes."""
         return self.by.signature
+
+
+class Pair(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """What a live version and its canary share where they take the same columns: rows of both are read at once."""
+
+    reader: Reader
+    low: FloatArray
+    """Lower ends of the ranges (2, columns): of the live version, then of the canary."""
+    high: FloatArray
 
 
 class Lanes(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -39,6 +55,10 @@ class Lanes(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     routed: RoutedSystem
     live: Lane | None = None
     canary: Lane | None = None
+    reading: Reading | None = None
+    """Reads the usual requests in a single pass; None where the versions do not take the same columns."""
+    pair: Pair | None = None
+    """For reading rows of both versions at once; None where that cannot be."""
     held: str = ""
     """Why newer routes of this system are not in force; empty when they are."""
 
@@ -69,6 +89,10 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
 
     routes: Routes = Routes()
     systems: Mapping[str, Lanes] = {}
+
+    def versions(self) -> list[tuple[str, str]]:
+        """System and version of what answers."""
+        return [(name, lane.by.version) for name, lanes in self.systems.items() for lane in lanes.all()]
 
     @property
     def held(self) -> dict[str, str]:
@@ -102,13 +126,60 @@ def _lanes(name: str, routed: RoutedSystem, old: Lanes | None, load: LoadModel) 
             return None
         model = loaded.get(version.artifact)
         if model is None:
-            model = loaded[version.artifact] = load(version)
+            model = load(version)
+        model = loaded[version.artifact] = _cached(model, routed.serve.cache)
         return _lane(name, routed, stage, version, model)
 
-    return Lanes(name=name, routed=routed, live=lane("live", routed.live), canary=lane("canary", routed.canary))
+    live, canary = lane("live", routed.live), lane("canary", routed.canary)
+    return Lanes(
+        name=name,
+        routed=routed,
+        live=live,
+        canary=canary,
+        reading=_reading(routed, live, canary),
+        pair=_pair(live, canary),
+    )
 
 
-def _lane(name: str, routed: RoutedSystem, stage: ServingStage, version: RoutedVersion, model: Model) -> Lane:
+def _cached(model: Model | CachedModel, size: int) -> Model | CachedModel:
+    """The model behind a cache of this size; 0 is none. A cache of the same size is kept with what is in it."""
+    if isinstance(model, CachedModel):
+        if model.size == size:
+            return model
+        model = model.model
+    return CachedModel(model, size) if size else model
+
+
+def _reading(routed: RoutedSystem, live: Lane | None, canary: Lane | None) -> Reading | None:
+    if live is None:
+        return None
+    if canary is not None and _shape(canary.signature) != _shape(live.signature):
+        return None
+    return Reading(live.signature, routed.key, routed.unit)
+
+
+def _pair(live: Lane | None, canary: Lane | None) -> Pair | None:
+    if live is None or canary is None or live.reader.texts:
+        return None
+    rules = [
+        [(column.name, column.type, column.nullable, column.outside) for column in lane.signature.columns]
+        for lane in (live, canary)
+    ]
+    if rules[0] != rules[1] or live.signature.output != canary.signature.output:
+        return None
+    both = (live.reader, canary.reader)
+    return Pair(
+        reader=live.reader, low=np.stack([each.low for each in both]), high=np.stack([each.high for each in both])
+    )
+
+
+def _shape(signature: Signature) -> list[tuple[str, str]]:
+    return [(column.name, column.type) for column in signature.columns]
+
+
+def _lane(
+    name: str, routed: RoutedSystem, stage: ServingStage, version: RoutedVersion, model: Model | CachedModel
+) -> Lane:
     by = Answerer(
         system=name,
         version=version.version,
@@ -117,5 +188,11 @@ def _lane(name: str, routed: RoutedSystem, stage: ServingStage, version: RoutedV
         signature=model.signature,
         signature_hash=model.signature.hash(),
     )
-    names = frozenset(column.name for column in model.signature.columns)
-    return Lane(by=by, model=model, artifact=version.artifact, names=names)
+    return Lane(
+        by=by,
+        model=model,
+        artifact=version.artifact,
+        names=frozenset(column.name for column in model.signature.columns),
+        reader=reader_of(model.signature),
+        phrases=Phrases(system=name, version=version.version, stage=stage, output=model.signature.output),
+    )

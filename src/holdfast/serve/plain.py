@@ -1,5 +1,6 @@
 """Plain JSON for people: rows as objects in, predictions as objects out; and labels."""
 
+import asyncio
 from datetime import timedelta
 from typing import Any
 
@@ -8,8 +9,8 @@ import numpy as np
 
 from holdfast.core.clock import Clock
 from holdfast.core.protocols import Task
+from holdfast.core.times import AwareTime
 from holdfast.errors import InvalidInput
-from holdfast.serve.protocol import AwareTime
 from holdfast.serve.recording import Recorder
 from holdfast.serve.requests import PredictAnswer, PredictRequest, microseconds
 
@@ -49,8 +50,8 @@ _decode_any = msgspec.json.Decoder().decode
 _decode_labels = msgspec.json.Decoder(PlainLabels).decode
 
 
-def read_predict(body: bytes, *, request_id: str) -> PredictRequest:
-    """A plain request. `request_id` counts where the body has no id.
+def read_predict(body: bytes, *, request_id: str, caller: str = "") -> PredictRequest:
+    """A plain request. `request_id` counts where the body has no id; `caller` is the name of its token.
 
     Raises msgspec.DecodeError for malformed JSON or fields of the wrong type, InvalidInput for what is no object.
     """
@@ -60,7 +61,7 @@ def read_predict(body: bytes, *, request_id: str) -> PredictRequest:
             f"the body is {type(decoded).__name__}, not an object", expected='{"rows": [{...}, ...]} or one row {...}'
         )
     if "rows" not in decoded:
-        return PredictRequest(request_id=request_id, rows=[decoded])
+        return PredictRequest(request_id=request_id, rows=[decoded], caller=caller)
     plain = msgspec.convert(decoded, PlainRequest)
     return PredictRequest(
         request_id=plain.id or request_id,
@@ -70,6 +71,7 @@ def read_predict(body: bytes, *, request_id: str) -> PredictRequest:
         units=plain.units,
         event_at=plain.event_at,
         features_known_at=plain.features_known_at,
+        caller=caller,
     )
 
 
@@ -91,7 +93,7 @@ def predict_answer(answer: PredictAnswer) -> dict[str, Any]:
     }
 
 
-def take_labels(body: bytes, system: str, task: Task, recorder: Recorder, clock: Clock) -> dict[str, Any]:
+async def take_labels(body: bytes, system: str, task: Task, recorder: Recorder, clock: Clock) -> dict[str, Any]:
     """Record a delivery of labels and say under which ids; all of it or nothing.
 
     Raises msgspec.DecodeError or InvalidInput for what is no such body, StateError when it cannot be recorded.
@@ -114,21 +116,17 @@ def take_labels(body: bytes, system: str, task: Task, recorder: Recorder, clock:
             )
     now = microseconds(clock.now())
     known_at = [now if label.known_at is None else microseconds(label.known_at) for label in labels]
-    by_source: dict[str, list[int]] = {}
-    for i, label in enumerate(labels):
-        by_source.setdefault(label.source, []).append(i)
-    ids = [""] * len(labels)
-    for source, places in by_source.items():
-        recorded = recorder.record_labels(
-            system,
-            output=task.output,
-            keys=[str(labels[i].key) for i in places],
-            values=np.array([labels[i].label for i in places], dtype=np.float64),
-            known_at=np.array([known_at[i] for i in places], dtype=np.int64),
-            ingested_at=np.full(len(places), now, dtype=np.int64),
-            source=source,
-            revisions=np.array([labels[i].revision for i in places], dtype=np.int64),
-        )
-        for i, id in zip(places, recorded, strict=True):
-            ids[i] = id
+    recorded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    ids = recorder.record_labels(
+        system,
+        output=task.output,
+        keys=[str(label.key) for label in labels],
+        values=np.array([label.label for label in labels], dtype=np.float64),
+        known_at=np.array(known_at, dtype=np.int64),
+        ingested_at=np.full(len(labels), now, dtype=np.int64),
+        source=[label.source for label in labels],
+        revisions=np.array([label.revision for label in labels], dtype=np.int64),
+        done=lambda error: recorded.set_exception(error) if error else recorded.set_result(None),
+    )
+    await recorded
     return {"recorded": len(ids), "label_ids": ids}

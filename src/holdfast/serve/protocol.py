@@ -1,93 +1,82 @@
-"""The Open Inference Protocol, version 2, as JSON: what its bodies say, without any transport.
+"""The Open Inference Protocol, version 2, without any transport: what is asked, answered and told about models.
 
-Source: the protocol's public specification (github.com/kserve/open-inference-protocol). Each input column is one named
-tensor of shape [n] or [n, 1].
+Source: the protocol's public specification (github.com/kserve/open-inference-protocol), and Triton's extension for the
+repository index. In: tensors. Out: a request of the data plane; and from its answer, tensors.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import msgspec
 
 from holdfast import __version__
-from holdfast.core.signature import Signature
+from holdfast.core.routes import RoutedSystem
+from holdfast.core.signature import Column, Signature
+from holdfast.core.times import AwareTime
 from holdfast.errors import InvalidInput, did_you_mean
+from holdfast.serve.ids import ID_LIMIT, usable_id
+from holdfast.serve.lanes import Lanes
 from holdfast.serve.requests import PredictAnswer, PredictRequest
+from holdfast.serve.tensors import Datatype, Tensor, column, floats, instants, said, values
 
-Datatype = Literal[
-    "BOOL",
-    "INT8",
-    "INT16",
-    "INT32",
-    "INT64",
-    "UINT8",
-    "UINT16",
-    "UINT32",
-    "UINT64",
-    "FP16",
-    "FP32",
-    "FP64",
-    "BYTES",
-]
+MOST_CATEGORIES = 100
+"""Most categories of a column that its metadata list."""
 
-AwareTime = Annotated[datetime, msgspec.Meta(tz=True)]
-"""A time with its offset; one without says nothing."""
-
-_COLUMN_DATATYPES = {"number": "FP64", "integer": "INT64", "category": "BYTES", "boolean": "BOOL"}
-
-
-class RequestInput(msgspec.Struct, frozen=True, kw_only=True):
-    """One tensor: a column of n values. `data` is flat, or nested as `shape` says; null stands for missing."""
-
-    name: str
-    shape: tuple[int, ...]
-    datatype: Datatype
-    data: list[Any]
-    parameters: dict[str, Any] = {}
+_COLUMN_DATATYPES: dict[str, Datatype] = {
+    "number": "FP64",
+    "integer": "INT64",
+    "category": "BYTES",
+    "boolean": "BOOL",
+    "time": "BYTES",
+}
+_TIME_DATATYPES: tuple[Datatype, ...] = ("BYTES", "INT64")
+_PACKED_DATATYPES = ("FP64", "FP32", "FP16", "BF16", "INT64", "INT32", "INT16", "INT8", "UINT64", "UINT32", "UINT16",
+                     "UINT8", "BOOL")  # fmt: skip
+_WITHOUT_EFFECT = {
+    "sequence_id": "models here keep nothing between requests",
+    "shared_memory_region": "this server reads no shared memory; send the data",
+    "classification": "the answer holds the output itself; choose the best classes in the client",
+}
+"""Parameters of Triton's that change what an answer means, and cannot be obeyed."""
 
 
-class RequestedOutput(msgspec.Struct, frozen=True, kw_only=True):
-    """An output that the caller wants."""
+class Inference(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """An inference request, whichever transport brought it.
 
-    name: str
-    parameters: dict[str, Any] = {}
+    `parameters` may hold key, unit, event_at and features_known_at: a list with one value per row, or one value, which
+    for all but the key holds for every row.
+    """
 
-
-class InferRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """Body of an inference request. `parameters` may hold key, unit, event_at and features_known_at."""
-
-    inputs: list[RequestInput]
+    tensors: Sequence[Tensor]
+    version: str = ""
     id: str = ""
-    parameters: dict[str, Any] = {}
-    outputs: list[RequestedOutput] = []
+    parameters: Mapping[str, Any] = {}
+    outputs: Sequence[str] = ()
+    """Outputs that are wanted; none means all."""
 
 
-class Tensor(msgspec.Struct, frozen=True, kw_only=True):
-    """An output tensor of an answer."""
+class TensorMetadata(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Name, type and shape of a tensor; -1 stands for any number of rows. `parameters` say what its column accepts."""
 
     name: str
+    datatype: str
     shape: tuple[int, ...]
-    datatype: str
-    data: list[float]
+    parameters: dict[str, Any] = {}
 
 
-class InferAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """Body of an inference answer."""
+class PackedInput(msgspec.Struct, frozen=True, kw_only=True):
+    """All columns in one tensor, which may take the place of the named ones: any name, columns in this order."""
 
-    model_name: str
-    model_version: str
-    id: str
-    parameters: dict[str, Any]
-    outputs: tuple[Tensor, ...]
+    shape: tuple[int, ...]
+    datatypes: tuple[str, ...]
+    columns: tuple[str, ...]
 
 
-class TensorMetadata(msgspec.Struct, frozen=True, kw_only=True):
-    """Name, type and shape of a tensor; -1 stands for any number of rows."""
+class ModelParameters(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the protocol has no field for. `packed_input` is absent where a column is text or a time."""
 
-    name: str
-    datatype: str
-    shape: tuple[int, ...] = (-1,)
+    packed_input: PackedInput | None = None
 
 
 class ModelMetadata(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,6 +87,7 @@ class ModelMetadata(msgspec.Struct, frozen=True, kw_only=True):
     platform: str
     inputs: tuple[TensorMetadata, ...]
     outputs: tuple[TensorMetadata, ...]
+    parameters: ModelParameters = ModelParameters()
 
 
 class ServerMetadata(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,129 +95,213 @@ class ServerMetadata(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str = "holdfast"
     version: str = __version__
-    extensions: tuple[str, ...] = ()
+    extensions: tuple[str, ...] = ("binary_tensor_data", "model_repository(index)", "statistics")
 
 
-_decode_infer = msgspec.json.Decoder(InferRequest).decode
+class IndexEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One version in the repository index. `version` is empty where a model has none that answers."""
+
+    name: str
+    version: str
+    state: Literal["READY", "UNAVAILABLE"]
+    reason: str = ""
 
 
-def read_infer(body: bytes, *, output: str, version: str, request_id: str) -> PredictRequest:
-    """An inference request. `request_id` counts where the body has no id.
+def predict_request(asked: Inference, lanes: Lanes, *, request_id: str, caller: str = "") -> PredictRequest:
+    """What the data plane is asked. `request_id` counts where the request has no id.
 
-    Raises msgspec.DecodeError for what is no such body, InvalidInput for tensors that contradict themselves.
+    A lone tensor of shape [n, columns] holds all columns in the order of the signature; otherwise each tensor is the
+    column that it is named after. Raises InvalidInput, and NotFound or StateError for a version that does not answer.
     """
-    infer = _decode_infer(body)
-    for wanted in infer.outputs:
-        if wanted.name != output:
-            raise InvalidInput(
-                f"no output '{wanted.name}'{did_you_mean(wanted.name, [output])}", column=wanted.name, expected=output
-            )
-    return PredictRequest(
-        request_id=infer.id or request_id,
-        columns=_columns(infer.inputs),
-        version=version,
-        keys=_listed(infer.parameters, "key"),
-        units=_listed(infer.parameters, "unit"),
-        event_at=_times(infer.parameters, "event_at"),
-        features_known_at=_times(infer.parameters, "features_known_at"),
+    lane = lanes.lane(asked.version)
+    names = [each.name for each in lane.signature.columns]
+    check_parameters(asked.parameters, "the request")
+    _refuse_outputs(asked.outputs, lanes.routed.output)
+    beside, inputs = _beside(asked.tensors, lanes.routed, names)
+    rows = inputs[0].shape[0]
+    keys, units = (_listed(asked.parameters, name, count) for name, count in (("key", 1), ("unit", rows)))
+    request = PredictRequest(
+        request_id=usable(asked.id or request_id),
+        version=asked.version,
+        keys=beside.get(lanes.routed.key) if keys is None else keys,
+        units=beside.get(lanes.routed.unit) if units is None else units,
+        event_at=_times(asked.parameters, "event_at", rows),
+        features_known_at=_times(asked.parameters, "features_known_at", rows),
+        caller=caller,
     )
+    if len(inputs) == 1 and _is_packed(inputs[0], names):
+        matrix = floats(inputs[0], names).reshape(inputs[0].shape)
+        return msgspec.structs.replace(request, matrix=matrix)
+    times = lane.reader.times
+    columns = {each.name: instants(each) if each.name in times else column(each) for each in inputs}
+    return msgspec.structs.replace(request, columns=columns)
 
 
-def infer_answer(answer: PredictAnswer) -> InferAnswer:
-    """An answer as the protocol says it.
+def usable(request_id: str) -> str:
+    """The id itself. Raises InvalidInput for one that is too long or not printable."""
+    if not usable_id(request_id):
+        raise InvalidInput(
+            f"the request id {request_id[:40]!r} is not usable",
+            column="id",
+            expected=f"at most {ID_LIMIT} printable characters",
+        )
+    return request_id
 
-    `parameters` tells the stage and how many values lie outside what training saw. Rows of one request that different
-    versions answered are told apart by the lists `versions` and `stages`; `model_version` is the live one then.
+
+def check_parameters(parameters: Mapping[str, Any], what: str) -> None:
+    """Refuse the parameters that would change what an answer means and cannot be obeyed. Raises InvalidInput."""
+    for name, why in _WITHOUT_EFFECT.items():
+        if parameters.get(name):
+            raise InvalidInput(
+                f"parameter '{name}' of {what} cannot take effect: {why}", column=name, expected=f"no '{name}'"
+            )
+
+
+def check_count(inputs: int, columns: Sequence[str]) -> None:
+    """Refuse more inputs than a model of these columns can have with its key and unit, before any is read."""
+    if inputs > len(columns) + 2:
+        raise InvalidInput(
+            f"the request has {inputs} inputs, the model takes {len(columns)}: {', '.join(columns)}",
+            expected=f"inputs named {', '.join(columns)}",
+        )
+
+
+def check_shape(name: str, shape: Sequence[int], columns: Sequence[str], most_rows: int) -> None:
+    """Refuse a tensor by its claimed shape, before anything of it is read: too many rows, or neither one nor all
+    `columns`. Raises InvalidInput."""
+    if shape and shape[0] > most_rows:
+        raise InvalidInput(
+            f"input '{name}' has more than {most_rows} rows; send several requests or raise serve.max_rows",
+            row=most_rows,
+            column=name,
+            expected=f"at most {most_rows} rows",
+        )
+    if len(shape) == 2 and shape[1] not in (1, len(columns)):
+        raise InvalidInput(
+            f"input '{name}' has {said(shape[1])} values a row; give one tensor of shape [n] or [n, 1] per column, or "
+            f"one of shape [n, {len(columns)}] with all of them: {', '.join(columns)}",
+            column=name,
+            expected=f"shape [n], [n, 1] or [n, {len(columns)}]",
+        )
+
+
+def output_tensors(answer: PredictAnswer) -> tuple[Tensor, ...]:
+    """The outputs of an answer: one tensor (n,) of FP64, NaN where the output is not a number."""
+    return (Tensor(name=answer.output, datatype="FP64", shape=answer.outputs.shape, data=answer.outputs),)
+
+
+def answer_version(answer: PredictAnswer) -> str:
+    """The version that answered; the live one where two answered rows of the same request."""
+    version = answer.versions[0]
+    return answer.versions[answer.stages.index("live")] if len(set(answer.versions)) > 1 else version
+
+
+def answer_parameters(answer: PredictAnswer) -> dict[str, Any]:
+    """The stage that answered, and how many values lie outside what training saw.
+
+    Rows of one request that different versions answered are told apart by the lists `versions` and `stages`.
     """
     parameters: dict[str, Any] = {"stage": answer.stages[0], "outside": int(answer.outside.sum())}
-    version = answer.versions[0]
     if len(set(answer.versions)) > 1:
-        version = answer.versions[answer.stages.index("live")]
         parameters |= {"stage": "split", "versions": answer.versions, "stages": answer.stages}
-    outputs = answer.outputs.tolist()
-    return InferAnswer(
-        model_name=answer.system,
-        model_version=version,
-        id=answer.request_id,
-        parameters=parameters,
-        outputs=(Tensor(name=answer.output, shape=(len(outputs),), datatype="FP64", data=outputs),),
-    )
+    return parameters
 
 
 def model_metadata(name: str, versions: Sequence[str], signature: Signature) -> ModelMetadata:
     """What versions of one signature take and answer."""
-    inputs = [TensorMetadata(name=c.name, datatype=_COLUMN_DATATYPES[c.type]) for c in signature.columns]
+    columns = signature.columns
+    packed = None
+    if all(each.type not in ("category", "time") for each in columns):
+        packed = PackedInput(
+            shape=(-1, len(columns)), datatypes=_PACKED_DATATYPES, columns=tuple(each.name for each in columns)
+        )
     return ModelMetadata(
         name=name,
         versions=tuple(versions),
         platform=f"holdfast_{signature.task}",
-        inputs=tuple(inputs),
-        outputs=(TensorMetadata(name=signature.output, datatype="FP64"),),
+        inputs=tuple(map(_input_metadata, columns)),
+        outputs=(TensorMetadata(name=signature.output, datatype="FP64", shape=(-1,)),),
+        parameters=ModelParameters(packed_input=packed),
     )
 
 
-def _columns(inputs: Sequence[RequestInput]) -> dict[str, list[Any]]:
-    columns: dict[str, list[Any]] = {}
-    for tensor in inputs:
-        if tensor.name in columns:
-            message = f"input '{tensor.name}' is given twice; give each column once"
-            raise InvalidInput(message, column=tensor.name, expected="one tensor")
-        columns[tensor.name] = _values(tensor)
-    return columns
+def index_entries(routed: RoutedSystem, lanes: Lanes) -> list[IndexEntry]:
+    """What the repository index says about one model: `routed` is what should answer, `lanes` what does."""
+    name = lanes.name
+    loaded = [lane.by.version for lane in lanes.all()]
+    entries = [IndexEntry(name=name, version=version, state="READY") for version in loaded]
+    wanted = [version.version for version in (routed.live, routed.canary) if version is not None]
+    # The reason may name files of this machine: it is for its operator.
+    why = f"it could not be loaded; `holdfast status` on its machine says why, '{name}' is answered as before"
+    entries += [
+        IndexEntry(name=name, version=version, state="UNAVAILABLE", reason=why)
+        for version in wanted
+        if version not in loaded
+    ]
+    if entries:
+        return entries
+    return [IndexEntry(name=name, version="", state="UNAVAILABLE", reason="no version is live; release one")]
 
 
-def _values(tensor: RequestInput) -> list[Any]:
-    """The values of a tensor, flat, checked against its shape and datatype."""
-    if len(tensor.shape) not in (1, 2) or tensor.shape[1:] not in ((), (1,)):
-        raise InvalidInput(
-            f"input '{tensor.name}' has shape {list(tensor.shape)}; give one tensor of shape [n] or [n, 1] per column",
-            column=tensor.name,
-            expected="shape [n] or [n, 1]",
-        )
-    data = tensor.data
-    if len(tensor.shape) == 2 and any(type(value) is list for value in data):
-        if any(type(value) is not list or len(value) != 1 for value in data):
+def _input_metadata(given: Column) -> TensorMetadata:
+    parameters: dict[str, Any] = {"type": given.type, "nullable": given.nullable, "outside": given.outside}
+    if given.type == "time":
+        del parameters["outside"]  # it has no range
+        parameters["datatypes"] = _TIME_DATATYPES
+    parameters |= {name: limit for name, limit in (("low", given.low), ("high", given.high)) if limit is not None}
+    if given.categories and len(given.categories) <= MOST_CATEGORIES:
+        parameters["categories"] = given.categories
+    return TensorMetadata(name=given.name, datatype=_COLUMN_DATATYPES[given.type], shape=(-1,), parameters=parameters)
+
+
+def _beside(
+    tensors: Sequence[Tensor], routed: RoutedSystem, names: Sequence[str]
+) -> tuple[dict[str, list[Any]], list[Tensor]]:
+    """Keys and units by the name of their column, and the tensors that are inputs of the model."""
+    identifying: dict[str, list[Any]] = {}
+    inputs: dict[str, Tensor] = {}
+    for tensor in tensors:
+        name = tensor.name
+        if name in inputs or name in identifying:
             raise InvalidInput(
-                f"input '{tensor.name}': its nested data does not have shape {list(tensor.shape)}",
-                column=tensor.name,
-                expected="one value in each inner list",
+                f"input '{name}' is given twice; give each column once", column=name, expected="one tensor"
             )
-        data = [value[0] for value in data]
-    if len(data) != tensor.shape[0]:
-        raise InvalidInput(
-            f"input '{tensor.name}' has {len(data)} values, its shape {list(tensor.shape)} says {tensor.shape[0]}",
-            row=max(0, min(len(data), tensor.shape[0])),
-            column=tensor.name,
-            expected=f"{tensor.shape[0]} values",
-        )
-    try:
-        values: list[Any] = msgspec.convert(data, _element_type(tensor.datatype))
-    except msgspec.ValidationError as error:
-        raise InvalidInput(
-            f"input '{tensor.name}' is not {tensor.datatype} as it says: {error}",
-            column=tensor.name,
-            expected=f"{tensor.datatype} values or null",
-        ) from error
-    return values
+        is_identifying = bool(name) and name in (routed.key, routed.unit) and tensor.width == 1
+        if is_identifying:
+            identifying[name] = values(tensor)
+        if not is_identifying or name in names:
+            inputs[name] = tensor
+    if not inputs:
+        message = f"the request has no input; give one tensor per column: {', '.join(names)}"
+        raise InvalidInput(message, expected=f"inputs named {', '.join(names)}")
+    return identifying, list(inputs.values())
 
 
-def _element_type(datatype: Datatype) -> Any:
-    if datatype == "BYTES":
-        return list[str | None]
-    if datatype == "BOOL":
-        return list[bool | None]
-    return list[float | None] if datatype.startswith("FP") else list[int | None]
+def _is_packed(tensor: Tensor, names: Sequence[str]) -> bool:
+    """True for a tensor of all columns. One of a single column is that column where it has its name."""
+    return tensor.width > 1 or (len(names) == 1 and len(tensor.shape) == 2 and tensor.name not in names)
 
 
-def _listed(parameters: dict[str, Any], name: str) -> list[Any] | None:
-    """A parameter as one value per row; the protocol itself only knows single values."""
+def _refuse_outputs(wanted: Sequence[str], output: str) -> None:
+    for name in wanted:
+        if name != output:
+            raise InvalidInput(f"no output '{name}'{did_you_mean(name, [output])}", column=name, expected=output)
+    if len(wanted) > 1:
+        raise InvalidInput(f"output '{output}' is asked for twice; ask once", column=output, expected="one output")
+
+
+def _listed(parameters: Mapping[str, Any], name: str, count: int) -> list[Any] | None:
+    """A parameter as one value per row; the protocol itself only knows single values, which hold for `count` rows."""
     value = parameters.get(name)
-    return value if value is None or isinstance(value, list) else [value]
+    return value if value is None or isinstance(value, list) else [value] * count
 
 
-def _times(parameters: dict[str, Any], name: str) -> Sequence[datetime | None] | None:
+def _times(parameters: Mapping[str, Any], name: str, count: int) -> Sequence[datetime | None] | None:
+    given = _listed(parameters, name, count)
+    if given is None:
+        return None
     try:
-        return msgspec.convert(_listed(parameters, name), list[AwareTime | None] | None)
+        return msgspec.convert(given, list[AwareTime | None])
     except msgspec.ValidationError as error:
         raise InvalidInput(
             f"parameter '{name}': {error}; give times with an offset, for example 2013-01-05T10:00:00Z",

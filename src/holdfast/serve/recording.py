@@ -3,19 +3,19 @@
 The storage schemas live here. They are not derived from what travels over the wire, so either may change alone.
 """
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
 import numpy as np
 
-from holdfast.core.clock import stopwatch_s
 from holdfast.core.protocols import LABELS, PREDICTIONS, Field, Writer
 from holdfast.core.signature import Rows, Signature
-from holdfast.errors import StateError
+from holdfast.core.spec import Serve
+from holdfast.errors import NotFound, StateError
+from holdfast.serve.committing import Committer
 
-log = logging.getLogger(__name__)
+_MOST_CONSTANTS = 256
 
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
@@ -35,9 +35,11 @@ _PREDICTION = (
     Field("stage", "text"),
     Field("release", "text"),
     Field("status", "text"),
+    Field("error", "text"),
+    Field("caller", "text"),
     Field("outside", "int"),
-    Field("latency_us", "float"),
 )
+_TIMES = (Field("queue_us", "float"), Field("run_us", "float"))
 
 _LABEL = (
     Field("label_id", "text"),
@@ -52,9 +54,13 @@ _LABEL = (
 
 
 def prediction_fields(signature: Signature) -> tuple[Field, ...]:
-    """Columns of the predictions table for versions of one signature: inputs as ``in.<column>``, ``out.<output>``."""
-    inputs = [Field(f"in.{c.name}", "text" if c.type == "category" else "float") for c in signature.columns]
-    return (*_PREDICTION, *inputs, Field(f"out.{signature.output}", "float"))
+    """Columns of the predictions table for versions of one signature: inputs as ``in.<column>``, ``out.<output>``.
+
+    All that are numbers with fractions stand last, in the order of the matrix that they are recorded as.
+    """
+    texts = [Field(f"in.{c.name}", "text") for c in signature.columns if c.type == "category"]
+    numbers = [Field(f"in.{c.name}", "float") for c in signature.columns if c.type != "category"]
+    return (*_PREDICTION, *texts, *_TIMES, *numbers, Field(f"out.{signature.output}", "float"))
 
 
 def label_fields() -> tuple[Field, ...]:
@@ -66,25 +72,30 @@ class RowMeta(msgspec.Struct, frozen=True, kw_only=True):
     """What is known about each of n rows beside its inputs. Times are microseconds since 1970 UTC (n,)."""
 
     request_id: Sequence[str]
-    row: IntArray
-    """Place of the row in its request, from 0."""
-    key: Sequence[str | None]
-    unit: Sequence[str | None]
-    event_at: IntArray
-    features_known_at: IntArray
     predicted_at: IntArray
+    row: IntArray | None = None
+    """Place of the row in its request, from 0; None: each is the only row of its request."""
+    key: Sequence[str | None] | None = None
+    unit: Sequence[str | None] | None = None
+    event_at: IntArray | None = None
+    """None: when it was predicted."""
+    features_known_at: IntArray | None = None
+    """None: when it was predicted."""
+    caller: str | Sequence[str] = ""
+    """Name of the token that was brought, of all rows or of each."""
 
     def take(self, index: IntArray) -> "RowMeta":
         """The rows at these positions."""
         chosen = index.tolist()
         return RowMeta(
             request_id=[self.request_id[i] for i in chosen],
-            row=self.row[index],
-            key=[self.key[i] for i in chosen],
-            unit=[self.unit[i] for i in chosen],
-            event_at=self.event_at[index],
-            features_known_at=self.features_known_at[index],
             predicted_at=self.predicted_at[index],
+            row=None if self.row is None else self.row[index],
+            key=None if self.key is None else [self.key[i] for i in chosen],
+            unit=None if self.unit is None else [self.unit[i] for i in chosen],
+            event_at=None if self.event_at is None else self.event_at[index],
+            features_known_at=None if self.features_known_at is None else self.features_known_at[index],
+            caller=self.caller if isinstance(self.caller, str) else [self.caller[i] for i in chosen],
         )
 
 
@@ -93,28 +104,71 @@ class Answerer(msgspec.Struct, frozen=True, kw_only=True):
 
     system: str
     version: str
-    stage: Literal["live", "canary"]
+    stage: Literal["live", "canary", "batch"]
     release: str
     signature: Signature
     signature_hash: str
 
 
-class _Segment:
-    def __init__(self, writer: Writer, opened_s: float) -> None:
-        self.writer = writer
-        self.opened_s = opened_s
+Done = Callable[[StateError | None], None]
+"""Called once rows are recorded as their system's file asks, or with why they are not."""
+
+
+class Counts(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of rows: given to be recorded, written, answered without a record as the file allows, refused."""
+
+    sent: int = 0
+    written: int = 0
+    shed: int = 0
+    lost: int = 0
+    """Rows that could not be written; none of them was acknowledged."""
+    late: int = 0
+    """Rows among those shed and lost that were written after all."""
+    waiting: int = 0
+    """Rows that are accepted and not yet written."""
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(
+            sent=self.sent + other.sent,
+            written=self.written + other.written,
+            shed=self.shed + other.shed,
+            lost=self.lost + other.lost,
+            late=self.late + other.late,
+            waiting=self.waiting + other.waiting,
+        )
 
 
 class Recorder:
-    """Appends predictions and labels, one open segment per table, system and signature. Owned by one thread."""
+    """Appends predictions and labels, one open segment per table, system and signature. Owned by one thread.
 
-    def __init__(self, writer_for: WriterFor) -> None:
+    `writer_for` opens segments, `serve_of` says how a system records. With `call_soon` (of an event loop, safe from
+    any thread) several answers share one sync to the disk; without it every call returns when all is done.
+    """
+
+    def __init__(
+        self,
+        writer_for: WriterFor,
+        serve_of: Callable[[str], Serve] = lambda system: Serve(),
+        call_soon: Callable[[Callable[[], None]], object] | None = None,
+    ) -> None:
         self._writer_for = writer_for
-        self._open: dict[tuple[str, str, str], _Segment] = {}
-        self.recorded = 0
-        """Rows written by this recorder."""
-        self.lost = 0
-        """Rows that could not be written; none of them was acknowledged."""
+        self._serve_of = serve_of
+        self._call_soon = call_soon
+        self._open: dict[tuple[str, str, str], Committer] = {}
+        self._leaving: list[Committer] = []
+        self._settings: dict[tuple[str, str, str], tuple[str, str] | None] = {}
+        self._constants: dict[tuple[Any, ...], Mapping[str, Any]] = {}
+        self._ended = Counts()
+
+    @property
+    def counts(self) -> Counts:
+        """What became of the rows so far."""
+        return sum(map(_counts, (*self._open.values(), *self._leaving)), self._ended)
+
+    @property
+    def lag_s(self) -> float:
+        """Age in seconds of the oldest row that was accepted and is not recorded yet."""
+        return max((committer.lag_s for committer in self._open.values()), default=0.0)
 
     def record_predictions(
         self,
@@ -123,36 +177,82 @@ class Recorder:
         outputs: FloatArray,
         meta: RowMeta,
         *,
-        latency_us: FloatArray,
+        queue_us: FloatArray,
+        run_us: float | FloatArray,
+        done: Done | None = None,
+        error: str = "",
+        answered: Sequence[Answerer] | None = None,
     ) -> None:
-        """Write answered rows, durable when it returns. A row whose output is not finite is recorded as failed.
+        """Write answered rows, and call `done` when they are recorded. A row whose output is not finite has failed.
 
-        Raises StateError when it cannot be written; the caller must not answer then.
+        `queue_us` (n,) is how long each row waited until its batch was run, `run_us` how long that took. `answered`
+        says for each row which version did, where that is not always `by`. Without `done`, for recorders without an
+        event loop: raises StateError when the rows are not recorded.
         """
         n = rows.count
-        finite = np.isfinite(outputs)
+        ids, places = meta.request_id, meta.row
+        event_at, known_at = meta.event_at, meta.features_known_at
         columns: dict[str, Any] = {
-            "request_id": meta.request_id,
-            "prediction_id": [f"{id}:{row}" for id, row in zip(meta.request_id, meta.row.tolist(), strict=True)],
-            "row": meta.row,
-            "key": meta.key,
-            "unit": meta.unit,
-            "event_at": meta.event_at,
-            "features_known_at": meta.features_known_at,
+            "request_id": ids,
+            "event_at": meta.predicted_at if event_at is None else event_at,
+            "features_known_at": meta.predicted_at if known_at is None else known_at,
             "predicted_at": meta.predicted_at,
-            "version": [by.version] * n,
-            "stage": [by.stage] * n,
-            "release": [by.release] * n,
-            "status": ["ok"] * n if finite.all() else ["ok" if ok else "failed" for ok in finite.tolist()],
             "outside": rows.outside,
-            "latency_us": latency_us,
         }
-        for name, values in rows.columns.items():
+        if places is None:
+            columns["prediction_id"] = [f"{id}:0" for id in ids]
+        else:
+            columns["prediction_id"] = [f"{id}:{row}" for id, row in zip(ids, places.tolist(), strict=True)]
+            columns["row"] = places
+        if meta.key is not None:
+            columns["key"] = meta.key
+        if meta.unit is not None:
+            columns["unit"] = meta.unit
+        if answered is not None:
+            columns["version"] = [each.version for each in answered]
+            columns["stage"] = [each.stage for each in answered]
+        if not isinstance(meta.caller, str):
+            columns["caller"] = meta.caller
+        finite = np.isfinite(outputs)
+        are_ok = bool(finite.all())
+        if not are_ok:
+            columns["status"] = ["ok" if ok else "failed" for ok in finite.tolist()]
+        for name, values in rows.texts.items():
             columns[f"in.{name}"] = values
-        columns[f"out.{by.signature.output}"] = outputs
-        self._append(
-            PREDICTIONS.name, by.system, by.signature_hash, lambda: prediction_fields(by.signature), columns, n
+        matrix = np.empty((n, rows.numbers.shape[1] + 3))
+        matrix[:, 0] = queue_us
+        matrix[:, 1] = run_us
+        matrix[:, 2:-1] = rows.numbers
+        matrix[:, -1] = outputs
+        caller = meta.caller if isinstance(meta.caller, str) else None
+        same = (answered is None, places is None, meta.key is None, meta.unit is None, are_ok)
+        constants = self._same(by, same, caller, error)
+        self._committer(PREDICTIONS.name, by.system, by.signature_hash, lambda: prediction_fields(by.signature)).append(
+            columns, n, constants=constants, matrix=matrix, done=done or _raised
         )
+
+    def _same(
+        self, by: Answerer, same: tuple[bool, bool, bool, bool, bool], caller: str | None, error: str
+    ) -> Mapping[str, Any]:
+        """Columns that are the same in all rows: the same object for the same values, which is written faster.
+
+        `same` says whether that is so of the version, the place in the request, the key, the unit and the status.
+        """
+        key = (by.system, by.version, by.stage, by.release, same, caller, error)
+        constants = self._constants.get(key)
+        if constants is None:
+            has_one_version, is_single, has_no_key, has_no_unit, are_ok = same
+            made: dict[str, Any] = {"release": by.release, "error": error or None}
+            made |= {"version": by.version, "stage": by.stage} if has_one_version else {}
+            made |= {"row": 0} if is_single else {}
+            made |= {"key": None} if has_no_key else {}
+            made |= {"unit": None} if has_no_unit else {}
+            made |= {"status": "ok"} if are_ok else {}
+            made |= {"caller": caller} if caller is not None else {}
+            if len(self._constants) >= _MOST_CONSTANTS:
+                self._constants.clear()
+            constants = self._constants[key] = made
+        return constants
 
     def record_labels(
         self,
@@ -163,12 +263,15 @@ class Recorder:
         values: FloatArray,
         known_at: IntArray,
         ingested_at: IntArray,
-        source: str = "",
+        source: str | Sequence[str] = "",
         revisions: IntArray | None = None,
+        done: Done | None = None,
     ) -> list[str]:
-        """Write labels; returns their ids. The same key, output, time, revision and value give the same id.
+        """Write labels, all or none; returns their ids. The same key, output, time, revision and value give the same.
 
-        So a delivery that is repeated counts once, and a correction never replaces what was known before.
+        So a delivery that is repeated counts once, and a correction never replaces what was known before. They are
+        recorded when `done` is called; without it, for recorders without an event loop, when this returns. Raises
+        StateError then when they are not.
         """
         n = len(keys)
         revision = np.zeros(n, dtype=np.int64) if revisions is None else revisions
@@ -181,54 +284,80 @@ class Recorder:
             "value": values,
             "label_known_at": known_at,
             "ingested_at": ingested_at,
-            "source": [source] * n,
+            "source": [source] * n if isinstance(source, str) else source,
             "revision": revision,
         }
-        self._append(LABELS.name, system, "", label_fields, columns, n)
+        self._committer(LABELS.name, system, "", label_fields).append(columns, n, done=done or _raised)
         return ids
 
-    def _append(
-        self,
-        table: str,
-        system: str,
-        signature_hash: str,
-        schema: Callable[[], Sequence[Field]],
-        columns: Mapping[str, Any],
-        rows: int,
-    ) -> None:
+    def _committer(
+        self, table: str, system: str, signature_hash: str, schema: Callable[[], Sequence[Field]]
+    ) -> Committer:
         key = (table, system, signature_hash)
-        segment = self._open.get(key)
-        try:
-            if segment is None:
-                segment = self._open[key] = _Segment(self._writer_for(table, system, schema()), stopwatch_s())
-            segment.writer.append(columns, rows)
-        except (StateError, OSError) as error:
-            self.lost += rows
-            # What a failed write left behind is unknown: the next row goes to a segment of its own.
-            self._seal(key)
-            raise StateError(
-                f"{rows} rows of '{system}' could not be recorded in table '{table}', so they were not acknowledged: "
-                f"{error}; free the disk or repair it, then send the request again with the same id"
-            ) from error
-        self.recorded += rows
+        committer = self._open.get(key)
+        if committer is None:
+            serve = self._serve_of(system)
+            self._settings[key] = (serve.record, serve.unrecorded)
+            is_prediction = table == PREDICTIONS.name
+            committer = self._open[key] = Committer(
+                lambda: self._writer_for(table, system, schema()),
+                # A label is no answer: it is written and waited for, whatever is decided about predictions.
+                record=serve.record if is_prediction or serve.record != "none" else "process",
+                on_failure=serve.unrecorded if is_prediction else "refuse",
+                call_soon=self._call_soon,
+            )
+        return committer
+
+    def look(self) -> None:
+        """Refuse or shed what has waited too long for the disk. To be called every 50 ms or so."""
+        for committer in (*self._open.values(), *self._leaving):
+            committer.look()
 
     def rotate(self, older_than_s: float) -> None:
-        """Seal the segments that were opened longer ago than this, so that they can be rolled."""
-        due = stopwatch_s() - older_than_s
-        for key in [key for key, segment in self._open.items() if segment.opened_s <= due]:
-            self._seal(key)
+        """Seal the segments that were opened longer ago than this, so that they can be rolled.
+
+        A system whose file records in another way by now goes on in that way. Waits for no disk.
+        """
+        for key, committer in list(self._open.items()):
+            if self._settings[key] == self._settings_of(key[1]):
+                committer.rotate(older_than_s)
+            else:
+                self._leaving.append(self._open.pop(key))
+        for committer in self._leaving:
+            committer.rotate(0.0)
+        gone = [committer for committer in self._leaving if committer.is_idle]
+        self._leaving = [committer for committer in self._leaving if not committer.is_idle]
+        self._ended = sum(map(_counts, gone), self._ended)
 
     def close(self) -> None:
         """Seal everything. The recorder may be used again; it opens new segments."""
-        for key in list(self._open):
-            self._seal(key)
+        ending = [*self._open.values(), *self._leaving]
+        self._open.clear()
+        self._leaving.clear()
+        for committer in ending:
+            committer.close()
+            self._ended = self._ended + _counts(committer)
 
-    def _seal(self, key: tuple[str, str, str]) -> None:
-        segment = self._open.pop(key, None)
-        if segment is None:
-            return
+    def _settings_of(self, system: str) -> tuple[str, str] | None:
+        """How a system records now; None for one that is gone."""
         try:
-            segment.writer.close()
-        except (StateError, OSError) as error:
-            # Nothing is lost: every row in it was written before it was acknowledged, and unsealed segments are read.
-            log.warning("a segment of table '%s' of '%s' could not be sealed: %s", key[0], key[1], error)
+            serve = self._serve_of(system)
+        except NotFound:
+            return None
+        return serve.record, serve.unrecorded
+
+
+def _raised(error: StateError | None) -> None:
+    if error is not None:
+        raise error
+
+
+def _counts(committer: Committer) -> Counts:
+    return Counts(
+        sent=committer.sent,
+        written=committer.written,
+        shed=committer.shed,
+        lost=committer.lost,
+        late=committer.late,
+        waiting=committer.waiting_rows,
+    )

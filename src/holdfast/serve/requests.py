@@ -1,6 +1,6 @@
 """A request on its way: what the caller gave, split by version and typed, and what it is answered."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -13,6 +13,7 @@ from holdfast.core.signature import Rows
 from holdfast.errors import HoldfastError, InvalidInput
 from holdfast.serve.lanes import Lane, Lanes
 from holdfast.serve.recording import FloatArray, IntArray, RowMeta
+from holdfast.serve.tracing import Trace
 from holdfast.serve.traffic import takes_canary
 
 T = TypeVar("T")
@@ -42,6 +43,8 @@ class PredictRequest(msgspec.Struct, frozen=True, kw_only=True):
     features_known_at: Sequence[datetime | None] | None = None
     caller: str = ""
     """Name of the token that was brought; empty where everyone may ask."""
+    trace: Trace | None = None
+    """The trace that it belongs to, where requests are traced."""
 
     @property
     def count(self) -> int:
@@ -78,9 +81,11 @@ class Pending:
     """A request that was routed and typed, and collects its answer."""
 
     def __init__(self, lanes: Lanes, request: PredictRequest) -> None:
-        self.started_s = stopwatch_s()
+        self.trace = request.trace
+        self.accepted_s = stopwatch_s()
         self.system = lanes.name
         self.request_id = request.request_id
+        self.caller = request.caller
         self.count = _count(lanes, request)
         keys = request.keys if request.keys is not None else _column(request, lanes.routed.key)
         units = request.units if request.units is not None else _column(request, lanes.routed.unit)
@@ -90,14 +95,34 @@ class Pending:
         self.features_known_at = _times(request.features_known_at, "features_known_at", self.count)
         self.parts = _parts(lanes, request, self)
         self.error: HoldfastError | None = None
+        self.settled: Callable[[], None] = lambda: None
+        """Called once every part was filled, or the request failed."""
+        self._open = len(self.parts)
         self._outputs = np.empty(self.count)
         self._outside = np.zeros(self.count, dtype=np.int64)
+
+    def fail(self, error: HoldfastError) -> None:
+        """Take that one part cannot be answered; the whole request is not, then."""
+        self.error = error
+        self._settle()
+
+    def give_up(self, error: HoldfastError) -> None:
+        """Fail what is not answered yet, whatever became of its parts."""
+        if self._open > 0:
+            self.error, self._open = error, 1
+            self._settle()
+
+    def _settle(self) -> None:
+        self._open -= 1
+        if self._open == 0:
+            self.settled()
 
     def fill(self, part: Part, outputs: FloatArray) -> None:
         """Take the outputs of one part."""
         where: Any = slice(None) if part.index is None else part.index
         self._outputs[where] = outputs
         self._outside[where] = part.rows.outside
+        self._settle()
 
     def answer(self) -> PredictAnswer:
         """The whole answer, once every part was filled."""
@@ -124,6 +149,7 @@ def meta_of(work: Sequence[tuple[Pending, Part]], now: datetime) -> RowMeta:
     row: list[int] = []
     key: list[str | None] = []
     unit: list[str | None] = []
+    caller: list[str] = []
     event_at: list[int] = []
     features_known_at: list[int] = []
     for pending, part in work:
@@ -132,6 +158,7 @@ def meta_of(work: Sequence[tuple[Pending, Part]], now: datetime) -> RowMeta:
         row += places
         key += _at(pending.keys, part)
         unit += _at(pending.units, part)
+        caller += [pending.caller] * len(places)
         for given, column in ((pending.event_at, event_at), (pending.features_known_at, features_known_at)):
             times = [None] * len(places) if given is None else _at(given, part)
             column += [predicted_at if time is None else time for time in times]
@@ -140,6 +167,7 @@ def meta_of(work: Sequence[tuple[Pending, Part]], now: datetime) -> RowMeta:
         row=np.array(row, dtype=np.int64),
         key=key,
         unit=unit,
+        caller=caller,
         event_at=np.array(event_at, dtype=np.int64),
         features_known_at=np.array(features_known_at, dtype=np.int64),
         predicted_at=np.full(len(row), predicted_at, dtype=np.int64),
@@ -215,9 +243,13 @@ def _read(lane: Lane, request: PredictRequest, index: IntArray | None, beside: s
             return read_json(lane.signature, [_without(row, not_inputs) for row in rows])
         if request.matrix is not None:
             return read_matrix(lane.signature, request.matrix if index is None else request.matrix[index])
-        columns = {name: values for name, values in (request.columns or {}).items() if name not in not_inputs}
+        given: Mapping[str, Any] = request.columns or {}
+        columns = {name: values for name, values in given.items() if name not in not_inputs}
         if index is not None:
-            columns = {name: [values[i] for i in index] for name, values in columns.items()}
+            columns = {
+                name: values[index] if isinstance(values, np.ndarray) else [values[i] for i in index]
+                for name, values in columns.items()
+            }
         if not columns:
             raise InvalidInput("the request names no input column", expected=f"one of {', '.join(sorted(lane.names))}")
         return read_columns(lane.signature, columns)

@@ -14,9 +14,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from threading import Event
 from types import FrameType
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import msgspec
 
@@ -27,7 +26,8 @@ from holdfast.serve.heartbeat import read_heartbeat
 log = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
-_KILL_S = 0.5
+_PAUSE_S = 0.2
+"""What counts at most between two looks: this process looks far more often, unless it stood still itself."""
 
 
 class ChildSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,6 +38,8 @@ class ChildSpec(msgspec.Struct, frozen=True, kw_only=True):
     heartbeat: Path | None = None
     env: Mapping[str, str] = {}
     """Added to the supervisor's own environment."""
+    waits: bool = False
+    """Whether it is first started when what `Supervisor.run` was given to do at the start is done."""
 
 
 class Patience(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,6 +72,11 @@ class ChildState(msgspec.Struct, frozen=True, kw_only=True):
     ended_s: float | None = None
     """When it was seen dead; None while it lives or before its first start."""
     fast_deaths: int = 0
+
+    def later(self, by_s: float) -> "ChildState":
+        """The same child, had all that is known of it happened so much later."""
+        beat_s = None if self.beat_s is None else self.beat_s + by_s
+        return msgspec.structs.replace(self, started_s=self.started_s + by_s, beat_s=beat_s)
 
 
 Step = Literal["leave", "start", "kill"]
@@ -117,7 +124,7 @@ class _Child:
 
 
 class Supervisor:
-    """Keeps `children` alive; each inherits the `sockets` under the same descriptor numbers.
+    """Keeps `children` alive; each inherits the `sockets` (and pipes) under the same descriptor numbers.
 
     The sockets stay open here while workers come and go, so connections that wait in their queue are not lost.
     """
@@ -125,31 +132,44 @@ class Supervisor:
     def __init__(
         self,
         children: Iterable[ChildSpec],
-        sockets: Sequence[socket.socket] = (),
+        sockets: Sequence[socket.socket | BinaryIO] = (),
         *,
         patience: Patience | None = None,
         look_s: float = 0.02,
         stop_s: float = 8.0,
+        kill_s: float = 0.5,
     ) -> None:
         self._children = [_Child(spec) for spec in children]
         self._sockets = sockets
         self._patience = patience or Patience()
         self._look_s = look_s
         self._stop_s = stop_s
-        self._stopping = Event()
+        self._kill_s = kill_s
+        self._looked_s: float | None = None
+        self._killed: list[subprocess.Popen[bytes]] = []
+        """Processes that were killed and replaced and had not ended yet."""
+        # Not an Event: a signal handler that sets one waits for ever where it interrupts the wait for it.
+        self._is_stopping = False
+        self._is_starting = False
 
     def run(self, on_started: Callable[[], None] = lambda: None) -> None:
-        """Keep the children alive until SIGTERM, SIGINT or `stop`; then end them all. Call it in the main thread."""
+        """Keep the children alive until SIGTERM, SIGINT or `stop`; then end them all. Call it in the main thread.
+
+        `on_started` is called once those that do not wait are started; where it raises, all are ended.
+        """
 
         def on_signal(number: int, frame: FrameType | None) -> None:
             self.stop()
 
         before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
+            self._is_starting = True
             self.look()
             on_started()
-            while not self._stopping.wait(self._look_s):
+            self._is_starting = False
+            while not self._is_stopping:
                 self.look()
+                time.sleep(self._look_s)
         finally:
             self.end()
             for number, handler in before.items():
@@ -157,7 +177,7 @@ class Supervisor:
 
     def stop(self) -> None:
         """Make `run` end. Safe from any thread and from signal handlers."""
-        self._stopping.set()
+        self._is_stopping = True
 
     def pids(self) -> dict[str, int]:
         """Process ids of the children that live, by name."""
@@ -165,7 +185,11 @@ class Supervisor:
 
     def look(self) -> None:
         """One look at every child: replace what is dead, kill what is hung."""
+        self._killed = [process for process in self._killed if process.poll() is None]
+        self._forgive_pause()
         for child in self._children:
+            if self._is_starting and child.spec.waits:
+                continue
             now_s = stopwatch_s()
             self._observe(child, now_s)
             match decide(child.state, child.spec.heartbeat is not None, now_s, self._patience):
@@ -176,6 +200,19 @@ class Supervisor:
                     self._kill(child)
                     self._observe(child, stopwatch_s())
                     self._start(child)
+
+    def _forgive_pause(self) -> None:
+        """Where this process stood still, so perhaps did all others: nobody is hung for a time nobody was looked at.
+
+        A machine, a container or a laptop that is paused and goes on must not lose every worker at once.
+        """
+        now_s, before_s = stopwatch_s(), self._looked_s
+        self._looked_s = now_s
+        if before_s is None or now_s - before_s < _PAUSE_S:
+            return
+        for child in self._children:
+            if child.state.is_alive:
+                child.state = child.state.later(now_s - before_s - _PAUSE_S)
 
     def _observe(self, child: _Child, now_s: float) -> None:
         if child.process is None or not child.state.is_alive:
@@ -191,9 +228,11 @@ class Supervisor:
 
     def _start(self, child: _Child) -> None:
         if child.spec.heartbeat is not None:
-            # What the last process acknowledged says nothing about this one.
-            child.spec.heartbeat.unlink(missing_ok=True)
-        child.stamp = None
+            # What the last process acknowledged says nothing about this one. Where the disk does not let go of it, it
+            # is at least not taken for a sign of life.
+            with suppress(OSError):
+                child.spec.heartbeat.unlink(missing_ok=True)
+        child.stamp = _stamp(child.spec.heartbeat)
         now_s = stopwatch_s()
         parent = os.getpid()
         try:
@@ -206,7 +245,7 @@ class Supervisor:
                 start_new_session=True,
                 preexec_fn=_die_with(parent) if sys.platform == "linux" else None,
             )
-        except OSError as error:
+        except (OSError, subprocess.SubprocessError) as error:
             log.error("%s could not be started: %s", child.spec.name, error)
             child.state = after_death(msgspec.structs.replace(child.state, started_s=now_s), now_s, self._patience)
             return
@@ -217,8 +256,10 @@ class Supervisor:
             return
         child.process.kill()
         # One that waits for a dead disk ends when the disk answers; nobody else may wait for it.
-        with suppress(subprocess.TimeoutExpired):
-            child.process.wait(_KILL_S)
+        try:
+            child.process.wait(self._kill_s)
+        except subprocess.TimeoutExpired:
+            self._killed.append(child.process)
 
     def end(self) -> None:
         """End every child: SIGTERM, then after `stop_s` SIGKILL. Closes the sockets."""

@@ -8,9 +8,10 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from threading import Event
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 import uvicorn
@@ -19,17 +20,32 @@ import uvloop
 from holdfast.core import routes as routing
 from holdfast.core.clock import Clock, stopwatch_s
 from holdfast.core.protocols import Field, Writer
+from holdfast.core.spec import Serve
 from holdfast.errors import StateError
+from holdfast.serve.caching import CachedModel
 from holdfast.serve.dataplane import DataPlane
+from holdfast.serve.fastlane import fast_lane
+from holdfast.serve.heads import Heads
 from holdfast.serve.heartbeat import Heartbeat, write_heartbeat
-from holdfast.serve.http import DataPlaneApp, new_request_id
+from holdfast.serve.http import DataPlaneApp
+from holdfast.serve.ids import request_ids
 from holdfast.serve.lanes import LoadModel
+from holdfast.serve.metrics import Metrics
+from holdfast.serve.metricsboard import MetricsBoard
+from holdfast.serve.observing import Observing
 from holdfast.serve.recording import Recorder
+from holdfast.serve.statistics import Statistics
+from holdfast.serve.tracing import tracing
+
+if TYPE_CHECKING:
+    from holdfast.serve.grpcserver import GrpcServer
 
 log = logging.getLogger(__name__)
 
-Durability = Literal["process", "disk", "memory"]
+Durability = Literal["process", "memory"]
 
+SWEEP_S = 1.0
+"""How often connections are looked at that take too long."""
 
 OpenWriter = Callable[[Durability, str, str, Sequence[Field]], Writer]
 """Opens a segment of the lake: durability (``serve.record``), table, system and schema to a writer."""
@@ -42,6 +58,8 @@ class WorkerSetup(msgspec.Struct, frozen=True, kw_only=True):
     """Also the name of its acknowledgement file, ``<run_dir>/<name>.json``."""
     socket_fd: int
     """The inherited listening socket."""
+    grpc_fd: int | None = None
+    """The one for gRPC; None where that is not served."""
     routes: Path
     run_dir: Path
     load_model: LoadModel
@@ -69,17 +87,53 @@ def run_worker(setup: WorkerSetup) -> None:
     sys.setswitchinterval(0.0005)
 
     def writer_for(table: str, system: str, schema: Sequence[Field]) -> Writer:
-        return setup.open_writer(plane.lanes(system).routed.serve.record, table, system, schema)
+        # Syncing to the disk is the recorder's: several answers share one.
+        is_kept = serve_of(system).record == "memory"
+        return setup.open_writer("memory" if is_kept else "process", table, system, schema)
 
-    plane = DataPlane(setup.load_model, Recorder(writer_for), setup.clock)
-    try:
-        uvloop.run(_serve(setup, plane, stopping))
-    finally:
-        plane.recorder.close()
+    def serve_of(system: str) -> Serve:
+        return plane.lanes(system).routed.serve
+
+    async def serve() -> None:
+        plane.recorder = Recorder(writer_for, serve_of, asyncio.get_running_loop().call_soon_threadsafe)
+        try:
+            await _serve(setup, plane, stopping)
+        finally:
+            plane.recorder.close()
+            plane.observing.tracing.close()
+
+    plane = DataPlane(setup.load_model, Recorder(writer_for, serve_of), setup.clock)
+    uvloop.run(serve())
 
 
 async def _serve(setup: WorkerSetup, plane: DataPlane, stopping: Event) -> None:
-    app = DataPlaneApp(plane, setup.clock, lambda: new_request_id(setup.clock, os.urandom))
+    new_id = request_ids(setup.clock, os.urandom)
+    app = DataPlaneApp(plane, setup.clock, new_id)
+    connections: set[Any] = set()
+
+    def stands(metrics: Metrics) -> None:
+        """How the worker stands, told to its metrics."""
+        counts = plane.recorder.counts
+        metrics.follows(
+            generation=plane.routes.generation,
+            systems=plane.in_force.systems,
+            held=plane.in_force.held,
+            connections=len(connections),
+        )
+        metrics.waiting(app.batcher.in_flight)
+        metrics.general(app.batcher.general)
+        for system, lanes in plane.in_force.systems.items():
+            caches = [lane.model for lane in lanes.all() if isinstance(lane.model, CachedModel)]
+            if caches:
+                hits, misses = sum(cache.hits for cache in caches), sum(cache.misses for cache in caches)
+                metrics.cached(system, hits=hits, misses=misses, entries=sum(cache.entries for cache in caches))
+        metrics.recording(
+            sent=counts.sent, written=counts.written, shed=counts.shed, lost=counts.lost, lag_s=plane.recorder.lag_s
+        )
+
+    metrics = Metrics(setup.name, setup.clock, stands)
+    plane.observing = Observing(metrics, tracing(setup.name, setup.clock, later=asyncio.get_running_loop().call_soon))
+    app.board = MetricsBoard(metrics, setup.run_dir)
     follower = Follower(setup, plane, app)
     await follower.start()
     # Models and modules live as long as the process: the collector need not look at them again.
@@ -89,7 +143,7 @@ async def _serve(setup: WorkerSetup, plane: DataPlane, stopping: Event) -> None:
         uvicorn.Config(
             app,
             loop="uvloop",
-            http="httptools",
+            http=fast_lane(Heads(plane, app, new_id)),
             ws="none",
             lifespan="off",
             interface="asgi3",
@@ -100,25 +154,56 @@ async def _serve(setup: WorkerSetup, plane: DataPlane, stopping: Event) -> None:
             timeout_graceful_shutdown=max(1, round(setup.stop_s)),
         )
     )
-    watching = asyncio.create_task(_watch(setup, follower, server, stopping))
+    connections = server.server_state.connections
+    grpc = follower.grpc = await _grpc(setup, plane, app, new_id)
+    watching = asyncio.create_task(_watch(setup, follower, server, grpc, stopping))
     try:
         await server.serve(sockets=[socket.socket(fileno=setup.socket_fd)])
+        if grpc is not None:
+            await grpc.stop(within_s=setup.stop_s)
     finally:
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
 
 
-async def _watch(setup: WorkerSetup, follower: "Follower", server: uvicorn.Server, stopping: Event) -> None:
+async def _grpc(
+    setup: WorkerSetup, plane: DataPlane, app: DataPlaneApp, new_id: Callable[[], str]
+) -> "GrpcServer | None":
+    """Begin to serve gRPC, where it is served: only then its libraries are loaded."""
+
+    def statistics(system: str, version: str) -> Statistics:
+        assert app.board is not None
+        return app.board.statistics(plane.in_force.versions(), system, version)
+
+    if setup.grpc_fd is None:
+        return None
+    serving = import_module("holdfast.serve.grpcserver")
+    grpc: GrpcServer = serving.grpc_server(plane, app.batcher, app.access, new_id, statistics)
+    await grpc.start(socket.socket(fileno=setup.grpc_fd))
+    return grpc
+
+
+async def _watch(
+    setup: WorkerSetup, follower: "Follower", server: uvicorn.Server, grpc: "GrpcServer | None", stopping: Event
+) -> None:
     """Follow and beat until cancelled, while the last requests are answered too."""
-    parent = os.getppid()
+    parent, swept_s = os.getppid(), stopwatch_s()
     while True:
         await asyncio.sleep(setup.watch_s)
         follower.look()
+        follower.plane.recorder.look()
+        now_s = stopwatch_s()
+        if now_s - swept_s >= SWEEP_S:
+            swept_s = now_s
+            for connection in tuple(server.server_state.connections):
+                connection.close_if_overdue(now_s)  # type: ignore[union-attr]
         if os.getppid() != parent and not server.should_exit:
             log.error("the supervisor is gone; %s stops", setup.name)
             stopping.set()
         if stopping.is_set():
             server.should_exit = True
+            if grpc is not None:
+                grpc.begin_stop()
 
 
 class Follower:
@@ -126,12 +211,13 @@ class Follower:
 
     def __init__(self, setup: WorkerSetup, plane: DataPlane, app: DataPlaneApp) -> None:
         self._setup = setup
-        self._plane = plane
+        self.plane = plane
         self._app = app
         self._seen: tuple[int, int, int] | None = None
         self._followed_s = 0.0
         self._beat_s = 0.0
         self._error = ""
+        self.grpc: GrpcServer | None = None
         self.following: asyncio.Task[None] | None = None
         """The change of routes that is under way, or the last one."""
 
@@ -143,12 +229,12 @@ class Follower:
         """Follow the routes file if it changed, or if a version could not be loaded a while ago; beat if it is time."""
         now_s = stopwatch_s()
         if self.following is None or self.following.done():
-            is_retry = bool(self._plane.acknowledgement().held) and now_s - self._followed_s >= self._setup.retry_s
+            is_retry = bool(self.plane.acknowledgement().held) and now_s - self._followed_s >= self._setup.retry_s
             if is_retry or _stamp(self._setup.routes) != self._seen:
                 # A task of its own: loading takes its time, and this process must be seen to live meanwhile.
                 self.following = asyncio.create_task(self._follow())
         if now_s - self._beat_s >= self._setup.beat_s:
-            self._plane.recorder.rotate(self._setup.seal_s)
+            self.plane.recorder.rotate(self._setup.seal_s)
             self._beat()
 
     async def _follow(self) -> None:
@@ -162,23 +248,25 @@ class Follower:
             routes = routing.decode(self._setup.routes.read_bytes())
         except (OSError, StateError) as error:
             return f"{self._setup.routes}: {error}"
-        prepared = await asyncio.to_thread(self._plane.prepare, routes)
-        held = self._plane.switch(prepared).held
+        prepared = await asyncio.to_thread(self.plane.prepare, routes)
+        held = self.plane.switch(prepared).held
         return "; ".join(f"{system}: {why}" for system, why in held.items())
 
     def _beat(self) -> None:
         self._beat_s = stopwatch_s()
-        acknowledged, recorder = self._plane.acknowledgement(), self._plane.recorder
+        acknowledged, counts = self.plane.acknowledgement(), self.plane.recorder.counts
         beat = Heartbeat(
             pid=os.getpid(),
             generation=acknowledged.generation,
             at=self._setup.clock.now().isoformat(),
             error=self._error,
             held=dict(acknowledged.held),
-            recorded=recorder.recorded,
-            lost=recorder.lost,
-            refused=self._app.refused,
+            recorded=counts.written,
+            lost=counts.lost,
+            refused=self._app.refused + (0 if self.grpc is None else self.grpc.service.refused),
         )
+        if self._app.board is not None:
+            self._app.board.publish()
         try:
             write_heartbeat(self._setup.run_dir, self._setup.name, beat)
         except OSError as error:  # a full disk must not stop the serving; the supervisor sees the silence

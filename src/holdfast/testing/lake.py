@@ -1,14 +1,22 @@
 """The rules of a lake."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import numpy as np
 
-from holdfast.core.protocols import Field, Lake
+from holdfast.core.protocols import TABLES, Field, Lake
 from holdfast.errors import NotFound, StateError
 from holdfast.testing.builders import PREDICTION_FIELDS, START, hours, micros, predictions, refused
+
+FEED_FIELDS = (Field("known_at", "time"), Field("row_id", "text"), *PREDICTION_FIELDS[2:])
+FLOATS = (Field("in.x", "float"), Field("in.y", "float"))
+
+
+def renamed(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Columns of predictions as those of a feed."""
+    return {{"event_at": "known_at", "prediction_id": "row_id"}.get(name, name): of for name, of in columns.items()}
 
 
 class LakeRules:
@@ -46,23 +54,106 @@ class LakeRules:
         assert lake.scan("predictions", "disks").shape == (0, 0)
         assert lake.scan("feeds/weather", "flights").shape == (0, 0)
 
-    def test_the_last_written_row_of_an_identity_wins_in_every_stage(self, lake: Lake) -> None:
-        first = lake.writer("predictions", "flights", PREDICTION_FIELDS)
-        second = lake.writer("predictions", "flights", PREDICTION_FIELDS)
-        first.append(predictions(["a", "b"], carrier=["1", "1"]), 2)
-        second.append(predictions(["b", "c"], at=START + hours(1), carrier=["2", "2"]), 2)
-        first.append(predictions(["c", "c"], at=START + hours(2), step=hours(0), carrier=["3", "4"]), 2)
+    def test_the_last_written_row_of_an_identity_counts_in_every_stage(self, lake: Lake) -> None:
         expected = [("a", "1"), ("b", "2"), ("c", "4")]
-        assert self._carriers(lake) == expected
-        second.close()
+        self._written_over_and_over(lake, "feeds/weather", expected)
+        self._append(lake, renamed(predictions(["a"], carrier=["5"])), table="feeds/weather", schema=FEED_FIELDS)
+        assert self._carriers(lake, "feeds/weather") == [("a", "5"), *expected[1:]]
+
+    def test_of_predictions_the_first_written_row_of_an_identity_counts_in_every_stage(self, lake: Lake) -> None:
+        expected = [("a", "1"), ("b", "1"), ("c", "2")]
+        self._written_over_and_over(lake, "predictions", expected)
+        self._append(lake, predictions(["a"], carrier=["5"]))
         assert self._carriers(lake) == expected
         lake.roll()
         assert self._carriers(lake) == expected
+
+    def _written_over_and_over(self, lake: Lake, table: str, expected: list[tuple[str, str]]) -> None:
+        """Rows a, b, c, again and again, from two writers; `expected` must be read at every stage of the segments."""
+        is_feed = table != "predictions"
+        schema = FEED_FIELDS if is_feed else PREDICTION_FIELDS
+        named: Callable[[Mapping[str, Any]], dict[str, Any]] = renamed if is_feed else dict
+        first, second = (lake.writer(table, "flights", schema) for _ in range(2))
+        first.append(named(predictions(["a", "b"], carrier=["1", "1"])), 2)
+        second.append(named(predictions(["b", "c"], at=START + hours(1), carrier=["2", "2"])), 2)
+        first.append(named(predictions(["c", "c"], at=START + hours(2), step=hours(0), carrier=["3", "4"])), 2)
+        assert self._carriers(lake, table) == expected
+        second.close()
+        assert self._carriers(lake, table) == expected
+        lake.roll()
+        assert self._carriers(lake, table) == expected
         first.close()
         lake.roll()
-        assert self._carriers(lake) == expected
-        self._append(lake, predictions(["a"], carrier=["5"]))
-        assert self._carriers(lake) == [("a", "5"), *expected[1:]]
+        assert self._carriers(lake, table) == expected
+
+    def test_constants_and_a_matrix_read_like_columns(self, lake: Lake) -> None:
+        schema = (*PREDICTION_FIELDS, *FLOATS)
+        writer = lake.writer("predictions", "flights", schema)
+        every: dict[str, Any] = {"carrier": "Zürich", "seats": 5, "distance": None}
+        for n, constants in enumerate((every, {"carrier": None}, every)):
+            columns = predictions([f"{n}a", f"{n}b"], at=START + hours(2 * n))
+            varying = {name: values for name, values in columns.items() if name not in constants}
+            writer.append(varying, 2, constants=constants, matrix=np.array([[n, 1.0], [n, np.nan]]))
+        for _ in range(3):
+            rows = lake.scan("predictions", "flights").to_dicts()
+            assert [row["prediction_id"] for row in rows] == ["0a", "0b", "1a", "1b", "2a", "2b"]
+            assert [row["carrier"] for row in rows] == ["Zürich", "Zürich", None, None, "Zürich", "Zürich"]
+            assert [row["seats"] for row in rows] == [5, 5, 0, 1, 5, 5]
+            assert [row["distance"] for row in rows] == [None, None, 0.0, 1.0, None, None]
+            assert [(row["in.x"], row["in.y"]) for row in rows] == [(n, y) for n in (0, 1, 2) for y in (1.0, None)]
+            writer.close()
+            lake.roll()
+
+    def test_a_matrix_that_is_changed_after_append_is_not_changed_in_the_lake(self, lake: Lake) -> None:
+        writer = lake.writer("predictions", "flights", (*PREDICTION_FIELDS, *FLOATS))
+        matrix = np.ones((1, 2))
+        writer.append(predictions(["a"]), 1, matrix=matrix)
+        matrix[:] = 9.0
+        row = lake.scan("predictions", "flights").to_dicts()[0]
+        assert (row["in.x"], row["in.y"]) == (1.0, 1.0)
+
+    def test_constants_and_a_matrix_that_do_not_fit_are_refused_whole(self, lake: Lake) -> None:
+        good = predictions(["a", "b"])
+        floats = np.ones((2, 2))
+        wrong: list[tuple[dict[str, Any], Any, str]] = [
+            ({"carrier": "a"}, floats, "'carrier' of lake table 'predictions' is given twice"),
+            ({"carier": "a"}, floats, "'carier' that is not in the schema; did you mean 'carrier'?"),
+            ({"in.x": 1.0}, floats, "'in.x' of lake table 'predictions' is given as a constant and in the matrix"),
+            ({}, None, "lack column 'in.x'"),
+            ({}, np.ones((2, 1)), "lack column 'in.x'"),
+            ({}, np.ones((2, 3)), "matrix of 3 columns"),
+            ({}, np.ones((3, 2)), "shape (3, 2)"),
+            ({}, np.ones(2), "shape (2,)"),
+            ({}, np.full((2, 2), "a"), "of float64"),
+        ]
+        writer = lake.writer("predictions", "flights", (*PREDICTION_FIELDS, *FLOATS))
+        for constants, matrix, message in wrong:
+            with refused(StateError, message):
+                writer.append(good, 2, constants=constants, matrix=matrix)
+        without = {name: values for name, values in good.items() if name not in ("carrier", "seats")}
+        for constants, message in (
+            ({"carrier": 5, "seats": 1}, "5 is neither valid text nor None"),
+            ({"carrier": "\ud800", "seats": 1}, "neither valid text nor None"),
+            ({"carrier": "a", "seats": 1.5}, "'seats'"),
+            ({"carrier": "a", "seats": None}, "'seats'"),
+            ({"carrier": "a", "seats": 1, "event_at": None}, "no 'event_at'"),
+        ):
+            with refused(StateError, message):
+                writer.append(without, 2, constants=constants, matrix=floats)
+        writer.append(good, 2, matrix=floats)
+        assert self._ids(lake) == ["a", "b"]
+
+    def test_after_a_sync_rows_are_still_there_whatever_happens_to_the_segment(self, lake: Lake) -> None:
+        writer = lake.writer("predictions", "flights", PREDICTION_FIELDS)
+        writer.sync()
+        writer.append(predictions(["a"]), 1)
+        writer.sync()
+        writer.append(predictions(["b"], at=START + hours(1)), 1)
+        writer.close()
+        writer.sync()
+        for _ in range(3):
+            assert self._ids(lake) == ["a", "b"]
+            lake.roll()
 
     def test_rows_are_ordered_by_time_and_then_by_writing(self, lake: Lake) -> None:
         self._append(lake, predictions(["c", "d"], at=START + hours(30)))
@@ -192,10 +283,17 @@ class LakeRules:
         writers[2].append(predictions(["d"]), 1)
         assert sorted(self._ids(lake)) == ["a", "b", "c", "d"]
 
-    def _append(self, lake: Lake, columns: dict[str, Any], system: str = "flights") -> None:
-        writer = lake.writer("predictions", system, PREDICTION_FIELDS)
+    def _append(
+        self,
+        lake: Lake,
+        columns: dict[str, Any],
+        system: str = "flights",
+        table: str = "predictions",
+        schema: Sequence[Field] = PREDICTION_FIELDS,
+    ) -> None:
+        writer = lake.writer(table, system, schema)
         try:
-            writer.append(columns, len(columns["event_at"]))
+            writer.append(columns, len(columns["distance"]))
         finally:
             writer.close()
 
@@ -203,6 +301,7 @@ class LakeRules:
         frame = lake.scan("predictions", "flights", since=since, until=until)
         return frame["prediction_id"].to_list() if frame.width else []
 
-    def _carriers(self, lake: Lake) -> list[tuple[str, str]]:
-        frame = lake.scan("predictions", "flights")
-        return list(zip(frame["prediction_id"].to_list(), frame["carrier"].to_list(), strict=True))
+    def _carriers(self, lake: Lake, table: str = "predictions") -> list[tuple[str, str]]:
+        frame = lake.scan(table, "flights")
+        identity = TABLES[table.partition("/")[0]].identity
+        return list(zip(frame[identity].to_list(), frame["carrier"].to_list(), strict=True))

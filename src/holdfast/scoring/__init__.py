@@ -1,0 +1,1 @@
+"""Answers that nobody waits for: whole files, and messages of a topic."""

@@ -1,0 +1,71 @@
+"""Takes note of requests once their answers are on their way: in metrics, and in traces where they are asked for."""
+
+from collections.abc import Sequence
+
+from holdfast.core.clock import stopwatch_s
+from holdfast.errors import HoldfastError, StateError
+from holdfast.serve.lanes import Lane
+from holdfast.serve.metrics import Metrics
+from holdfast.serve.quick import Quick
+from holdfast.serve.recording import FloatArray
+from holdfast.serve.requests import Pending
+from holdfast.serve.tracing import NoTracing, Outcome, Tracing, context_of
+
+
+class Observing:
+    """What a data plane tells about its work. Owned by its thread."""
+
+    def __init__(self, metrics: Metrics | None = None, tracing: Tracing | None = None) -> None:
+        self.metrics = metrics
+        self.tracing = tracing or NoTracing()
+
+    def settled(
+        self,
+        lane: Lane,
+        rows: int,
+        requests: Sequence[Pending | Quick],
+        accepted_s: FloatArray,
+        queue_us: FloatArray,
+        run_us: float,
+        error: HoldfastError | None,
+    ) -> None:
+        """Requests (n,) of one version were just settled; `accepted_s` and `queue_us` are by request."""
+        ended_s = stopwatch_s()
+        if self.metrics is not None:
+            total_us = (ended_s - accepted_s) * 1e6
+            if error is None:
+                self.metrics.ran(lane.by, rows, len(requests), queue_us, run_us, total_us)
+            elif not isinstance(error, StateError):  # what could not be recorded is counted where it is answered
+                self.metrics.failed(lane.by, len(requests), total_us=float(total_us.sum()))
+        if self.tracing.is_on:
+            status = 200 if error is None else 503 if isinstance(error, StateError) else 500
+            self._trace(lane, requests, queue_us.tolist(), run_us, ended_s, status)
+
+    def _trace(
+        self,
+        lane: Lane,
+        requests: Sequence[Pending | Quick],
+        queue_us: list[float],
+        run_us: float,
+        ended_s: float,
+        status: int,
+    ) -> None:
+        for request, waited_us in zip(requests, queue_us, strict=True):
+            if isinstance(request, Quick):
+                trace = self.tracing.begin(*context_of(request.known.headers))
+            else:
+                trace = request.trace
+            self.tracing.answered(
+                trace,
+                Outcome(
+                    system=lane.by.system,
+                    request_id=request.request_id,
+                    rows=request.count,
+                    status=status,
+                    by=lane.by,
+                    started_s=request.accepted_s,
+                    ended_s=ended_s,
+                    queue_us=waited_us,
+                    run_us=run_us,
+                ),
+            )

@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from holdfast.core.inputs import read_columns
+from holdfast.core.model import Model
+from holdfast.core.signature import Column, Signature
+from holdfast.core.transform import Encoding, Transform
+from holdfast.serve.caching import CachedModel
+
+SIGNATURE = Signature(
+    columns=(Column(name="a", type="number"), Column(name="b", type="category")),
+    task="regression",
+    output="value",
+)
+TRANSFORM = Transform(columns=(Encoding(name="a"), Encoding(name="b", categories=("x", "y"))))
+
+
+class Counting:
+    """Answers 10 a + b, and remembers how many rows it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    def run(self, x):
+        self.asked.append(len(x))
+        return (10 * np.nan_to_num(x[:, 0], nan=-1) + np.nan_to_num(x[:, 1], nan=7)).astype(np.float64)
+
+
+@pytest.fixture
+def cached() -> CachedModel:
+    return made(4)
+
+
+def made(size: int) -> CachedModel:
+    return CachedModel(Model(SIGNATURE, TRANSFORM, Counting(), facts=None), size)  # type: ignore[arg-type]
+
+
+def rows(a, b=None):
+    return read_columns(SIGNATURE, {"a": list(a), "b": list(b or ["x"] * len(a))})
+
+
+def test_a_row_that_comes_again_is_not_run_again(cached):
+    assert cached.predict(rows([1.0, 2.0])).tolist() == [10.0, 20.0]
+    assert cached.predict(rows([2.0, 3.0])).tolist() == [20.0, 30.0]
+    assert cached.model.runtime.asked == [2, 1]
+    assert (cached.hits, cached.misses) == (1, 3)
+
+
+def test_rows_that_differ_in_any_column_are_different(cached):
+    assert cached.predict(rows([1.0, 1.0, 1.0], ["x", "y", None])).tolist() == [10.0, 11.0, 17.0]
+    assert cached.hits == 0
+
+
+def test_missing_values_are_found_again(cached):
+    for _ in range(2):
+        assert cached.predict(rows([None], [None])).tolist() == [-3.0]
+    assert (cached.hits, cached.misses) == (1, 1)
+
+
+def test_the_rows_used_last_are_kept(cached):
+    cached.predict(rows([1.0, 2.0, 3.0, 4.0]))
+    cached.predict(rows([1.0]))
+    cached.predict(rows([5.0]))
+    cached.predict(rows([1.0]))
+    assert cached.hits == 2
+    cached.predict(rows([2.0]))
+    assert cached.misses == 6
+
+
+@given(st.lists(st.lists(st.integers(0, 6).map(float), min_size=1, max_size=9), max_size=12), st.integers(1, 5))
+def test_answers_are_those_of_the_model_and_the_cache_stays_bounded(batches, size):
+    cached = made(size)
+    for batch in batches:
+        assert cached.predict(rows(batch)).tolist() == [10 * a for a in batch]
+        assert len(cached._outputs) <= size
+    assert cached.hits + cached.misses == sum(map(len, batches))
+
+
+def test_a_system_asks_for_its_cache_in_its_file(world, row):
+    world.serve(cache=10)
+    lane = world.plane.lanes("flights").live
+    assert lane is not None
+    assert isinstance(lane.model, CachedModel)
+    assert lane.model.size == 10
+    world.serve(cache=10)
+    assert world.plane.lanes("flights").live.model is lane.model
+    world.serve(cache=0)
+    assert world.plane.lanes("flights").live.model is lane.model.model
+    assert world.loads == ["v1"]

@@ -1,0 +1,163 @@
+"""A live version and its canary answer rows of one tick together, as each would alone."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from holdfast.core.clock import ManualClock
+from holdfast.core.routes import RoutedSystem, RoutedVersion, Routes
+from holdfast.core.signature import Column, Signature
+from holdfast.engines.memory import MemoryLake
+from holdfast.serve.dataplane import DataPlane
+from holdfast.serve.paths import Place
+from holdfast.serve.quick import Known, Quick
+from holdfast.serve.reading import Given
+from holdfast.serve.recording import Recorder
+from holdfast.serve.requests import PredictRequest
+from holdfast.testing import START
+
+
+def signature(high: float, outside="flag") -> Signature:
+    columns = (
+        Column(name="a", type="number", low=0, high=high, outside=outside),
+        Column(name="b", type="integer", low=0, high=high),
+    )
+    return Signature(columns=columns, task="regression", output="minutes")
+
+
+class Summing:
+    """Answers a + b, and for the canary 1000 more; raises at a = 13."""
+
+    def __init__(self, signature: Signature, plus: float) -> None:
+        self.signature, self.plus = signature, plus
+
+    def predict(self, rows):
+        if (rows.numbers[:, 0] == 13).any():
+            raise ArithmeticError("thirteen")
+        return np.nansum(rows.numbers, axis=1) + self.plus
+
+
+class Origin:
+    """Remembers what became of its calls; answers the general way when asked to."""
+
+    def __init__(self, plane: DataPlane) -> None:
+        self.plane, self.generally = plane, 0
+
+    def answered(self, call):
+        call.is_answered = True
+
+    def unusual(self, call):
+        self.generally += 1
+        rows = [dict(zip("ab", call.values, strict=True))]
+        try:
+            answer = self.plane.predict("sums", PredictRequest(request_id=call.request_id, rows=rows, units=call.units))
+            call.payload = json.dumps(
+                {"predictions": [{"minutes": answer.outputs[0], "version": answer.versions[0],
+                                  "stage": answer.stages[0], "outside": int(answer.outside[0])}]}
+            ).encode()  # fmt: skip
+        except Exception as error:
+            call.error = error
+        call.is_answered = True
+
+
+class Split:
+    def __init__(self, live: Signature, canary: Signature, share: float = 0.5) -> None:
+        self.lake = MemoryLake()
+        models = {"v1": Summing(live, 0.0), "v2": Summing(canary, 1000.0)}
+        self.plane = DataPlane(
+            lambda version: models[version.artifact],  # type: ignore[arg-type, return-value]
+            Recorder(self.lake.writer),
+            ManualClock(START),
+        )
+        one, two = (RoutedVersion(version=n, artifact=f"v{n}", directory="") for n in "12")
+        routed = RoutedSystem(task="regression", output="minutes", live=one, canary=two, canary_share=share)
+        self.plane.follow(Routes(generation=1, systems={"sums": routed}))
+        self.origin = Origin(self.plane)
+
+    def calls(self, rows, prefix="r"):
+        lanes = self.plane.lanes("sums")
+        known = Known(
+            place=Place("predict", "sums"),
+            lanes=lanes,
+            length=0,
+            caller="",
+            headers=(),
+            request_id="",
+            is_readable=True,
+        )
+        return [
+            Quick(self.origin, known, b"", Given(list(row), 1, "", None, [f"u{i}"]), f"{prefix}{i}", 0.0)
+            for i, row in enumerate(rows)
+        ]
+
+    def run(self, rows, prefix="r"):
+        calls = self.calls(rows, prefix)
+        self.plane.run_quick(self.plane.lanes("sums"), calls)
+        assert all(call.is_answered for call in calls)
+        return calls
+
+
+def said(call):
+    if call.error is not None:
+        return type(call.error).__name__
+    (row,) = json.loads(call.payload)["predictions"]
+    return row["minutes"], row["version"], row["stage"], row["outside"]
+
+
+def alone(split: Split, row, unit, id):
+    try:
+        answer = split.plane.predict(
+            "sums", PredictRequest(request_id=id, rows=[dict(zip("ab", row, strict=True))], units=[unit])
+        )
+    except Exception as error:
+        return type(error).__name__
+    return answer.outputs[0], answer.versions[0], answer.stages[0], int(answer.outside[0])
+
+
+VALUES = st.tuples(
+    st.none() | st.integers(-3, 12).map(float), st.none() | st.integers(-3, 12).map(float) | st.just(0.5)
+)
+
+
+@settings(deadline=None)
+@given(
+    rows=st.lists(VALUES, min_size=1, max_size=12),
+    policies=st.sampled_from([("flag", "flag"), ("missing", "missing"), ("refuse", "refuse"), ("flag", "refuse")]),
+    share=st.sampled_from([0.0, 0.3, 0.5, 1.0]),
+)
+def test_rows_answered_together_are_answered_as_alone(rows, policies, share):
+    split = Split(signature(5, policies[0]), signature(9, policies[1]), share)
+    together = [said(call) for call in split.run(rows)]
+    assert together == [alone(split, row, f"u{i}", f"a{i}") for i, row in enumerate(rows)]
+
+
+def test_rows_of_both_versions_are_recorded_once_each_with_who_answered():
+    split = Split(signature(5), signature(9))
+    calls = split.run([(float(i), 1.0) for i in range(8)])
+    found = split.lake.scan("predictions", "sums").sort("request_id")
+    assert split.origin.generally == 0
+    assert found["version"].to_list() == [said(call)[1] for call in calls]
+    assert set(found["version"]) == {"1", "2"}
+    assert found["stage"].to_list() == [said(call)[2] for call in calls]
+    assert found["out.minutes"].to_list() == [said(call)[0] for call in calls]
+    assert found["in.a"].to_list() == [float(i) for i in range(8)]
+    assert found["outside"].to_list() == [said(call)[3] for call in calls]
+
+
+def test_a_model_that_fails_on_one_row_harms_no_other():
+    split = Split(signature(50), signature(50))
+    calls = split.run([(13.0 if i == 3 else float(i), 0.0) for i in range(8)])
+    assert [call.error is not None for call in calls] == [i == 3 for i in range(8)]
+    assert split.lake.scan("predictions", "sums")["status"].value_counts().sort("status")["count"].to_list() == [1, 7]
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_requests_of_several_rows_go_the_general_way_where_their_rows_may_part(count):
+    split = Split(signature(5), signature(9))
+    (call,) = split.calls([(1.0, 2.0)])
+    call.count = count
+    split.plane.run_quick(split.plane.lanes("sums"), [call])
+    assert split.origin.generally == 1
