@@ -33,8 +33,9 @@ check: setup  ## format, lint, types, import contracts, docs whole: under a minu
 test: setup  ## every test but the long ones, under 10 minutes
 	$(BIN)/python -m pytest -n $(WORKERS) -q -m "not long"
 
-slow: setup  ## the long tests only
+slow: setup  ## the long tests, and the fuzzer where atheris is installed
 	$(BIN)/python -m pytest -q -m long || test $$? -eq 5  # 5: there is none
+	$(BIN)/python tests/fuzz/fuzz_http.py -max_total_time=120 -max_len=1200 -timeout=20
 
 format: setup  ## put the code into its format
 	$(BIN)/ruff format .

@@ -46,6 +46,7 @@ class ProcessView(msgspec.Struct, frozen=True, kw_only=True):
     generation: int = 0
     recorded: int = 0
     lost: int = 0
+    shed: int = 0
     refused: int = 0
     error: str = ""
 
@@ -296,6 +297,7 @@ def _process(run_dir: Path, name: str, now: datetime) -> ProcessView:
         generation=beat.generation,
         recorded=beat.recorded,
         lost=beat.lost,
+        shed=beat.shed,
         refused=beat.refused,
         error=beat.error,
     )

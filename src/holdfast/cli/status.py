@@ -34,11 +34,17 @@ def _processes(found: Status) -> None:
             "-" if process.age_s is None else f"{process.age_s:.1f} s ago",
             process.generation or "",
             f"{process.recorded:,}" if process.generation else "",
-            process.error,
+            "; ".join(filter(None, (_unrecorded(process), process.error))),
         )
         for process in found.processes
     ]
     say_table(("process", "", "last sign", "routes", "rows recorded", ""), rows)
+
+
+def _unrecorded(process: ProcessView) -> str:
+    if not process.lost and not process.shed:
+        return ""
+    return f"not recorded: {process.lost:,} rows refused, {process.shed:,} shed"
 
 
 def _system(view: SystemView) -> None:

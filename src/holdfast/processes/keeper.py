@@ -9,10 +9,11 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from threading import Event, Thread
+from threading import Thread
 from types import FrameType
 
 import uvicorn
@@ -44,12 +45,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--state", type=Path, required=True)
     parser.add_argument("--fd", type=int, required=True, help="the inherited socket of the console")
     given = parser.parse_args(arguments)
-    stopping = Event()
+    # Not an Event: a signal handler that sets one waits for ever where it interrupts the wait for it.
+    is_stopping = False
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         """Stop in the middle of a round too: what was not committed is done again by the next keeper."""
-        if not stopping.is_set():
-            stopping.set()
+        nonlocal is_stopping
+        if not is_stopping:
+            is_stopping = True
             raise _Stopped
 
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -65,9 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     console.start()
     keeper = Keeper(state, clock)
     try:
-        while not stopping.is_set():
+        while True:
             keeper.round()
-            stopping.wait(EVERY_S)
+            time.sleep(EVERY_S)
     except _Stopped:
         log.info("the keeper stops")
     finally:

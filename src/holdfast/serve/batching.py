@@ -110,7 +110,7 @@ class Batcher:
         except Exception as error:  # noqa: BLE001 - whatever it is, nobody may be left waiting
             failure = _failure(error)
             for call in calls:
-                if not call.is_answered:
+                if not call.is_answered and call.values is not None:  # None: it goes the general way already
                     call.error = failure
                     call.origin.answered(call)
 

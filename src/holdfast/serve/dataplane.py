@@ -90,9 +90,11 @@ class DataPlane:
         return Acknowledgement(generation=self.routes.generation, held=self._in_force.held)
 
     def lanes(self, system: str) -> Lanes:
-        """How a system answers. Raises NotFound with the near miss."""
+        """How a system answers. Raises NotFound with the near miss, StateError while there are no routes at all."""
         lanes = self._in_force.systems.get(system)
         if lanes is None:
+            if not self.routes.generation:
+                raise StateError("this worker has no routes to follow yet; ask again in a moment")
             raise NotFound("model", system, self._in_force.systems)
         return lanes
 

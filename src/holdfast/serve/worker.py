@@ -30,6 +30,7 @@ from holdfast.serve.heartbeat import Heartbeat, write_heartbeat
 from holdfast.serve.http import DataPlaneApp
 from holdfast.serve.ids import request_ids
 from holdfast.serve.lanes import LoadModel
+from holdfast.serve.lastgood import keep, kept
 from holdfast.serve.metrics import Metrics
 from holdfast.serve.metricsboard import MetricsBoard
 from holdfast.serve.observing import Observing
@@ -222,7 +223,10 @@ class Follower:
         """The change of routes that is under way, or the last one."""
 
     async def start(self) -> None:
-        """Follow the routes that there are, and beat for the first time."""
+        """Follow what a worker served last, then the routes that there are, and beat for the first time."""
+        good = kept(self._setup.run_dir)
+        if good is not None:
+            self.plane.switch(await asyncio.to_thread(self.plane.prepare, good))
         await self._follow()
 
     def look(self) -> None:
@@ -250,6 +254,11 @@ class Follower:
             return f"{self._setup.routes}: {error}"
         prepared = await asyncio.to_thread(self.plane.prepare, routes)
         held = self.plane.switch(prepared).held
+        if _stamp(self._setup.routes) == self._seen:  # else newer ones are followed next, and those are kept
+            try:
+                keep(self._setup.run_dir, prepared)
+            except OSError as error:
+                log.warning("%s could not keep its routes for others to start with: %s", self._setup.name, error)
         return "; ".join(f"{system}: {why}" for system, why in held.items())
 
     def _beat(self) -> None:
@@ -263,6 +272,7 @@ class Follower:
             held=dict(acknowledged.held),
             recorded=counts.written,
             lost=counts.lost,
+            shed=counts.shed,
             refused=self._app.refused + (0 if self.grpc is None else self.grpc.service.refused),
         )
         if self._app.board is not None:
