@@ -4,7 +4,7 @@ from holdfast.cli.arguments import STATE, AsJson, StateDirectory, SystemName
 from holdfast.cli.opened import opened
 from holdfast.cli.output import plot, say, say_json, say_table, when
 from holdfast.core.clock import SystemClock
-from holdfast.views import Status, SystemView, Views
+from holdfast.views import ProcessView, Status, SystemView, Views
 
 
 def status(state: StateDirectory = STATE, system: SystemName = "", as_json: AsJson = False) -> None:
