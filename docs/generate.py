@@ -23,7 +23,7 @@ from holdfast.core import evidence, kinds, spec
 from holdfast.core.signature import Column
 from holdfast.core.specdump import one_line
 from holdfast.core.specschema import setting_docs
-from holdfast.serve.metricfamilies import FAMILIES
+from holdfast.observe.metricfamilies import FAMILIES
 
 DOCS = Path(__file__).parent
 _TABLE = re.compile(r"(<!-- table: ([^>]+?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)

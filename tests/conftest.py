@@ -18,6 +18,8 @@ from holdfast.flow.registry import current_route
 from holdfast.opening import open_system
 from holdfast.state import open_state, put_in_force
 
+pytest_plugins = ["holdfast.testing.serving"]
+
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
 

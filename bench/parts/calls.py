@@ -9,9 +9,9 @@ import numpy as np
 import uvloop
 from hpack import Encoder
 
-from holdfast.serve import http2wire as wire
-from holdfast.serve.grpcmessages import INFERENCE
-from holdfast.serve.grpcwire import prefixed
+from holdfast.wire import http2wire as wire
+from holdfast.wire.grpcmessages import INFERENCE
+from holdfast.wire.grpcwire import prefixed
 from parts.load import Load
 
 PATH = "/inference.GRPCInferenceService/ModelInfer"

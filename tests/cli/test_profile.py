@@ -11,17 +11,18 @@ import polars as pl
 import pytest
 
 from holdfast.cli.app import main
+from holdfast.core.answerer import Answerer
 from holdfast.core.clock import SystemClock
 from holdfast.core.inputs import read_frame
 from holdfast.core.protocols import PREDICTIONS
 from holdfast.core.records import Version
 from holdfast.core.signature import Signature
 from holdfast.core.specfile import read_spec
+from holdfast.observe.metrics import Metrics
+from holdfast.observe.metricsfiles import publish
 from holdfast.presence import write_presence
 from holdfast.profiling import measuring
-from holdfast.serve.metrics import Metrics
-from holdfast.serve.metricsfiles import publish
-from holdfast.serve.recording import Answerer, Recorder, RowMeta
+from holdfast.serve.recording import Recorder, RowMeta
 from holdfast.serve.requests import microseconds
 from holdfast.state import open_state, put_in_force
 

@@ -1,7 +1,6 @@
-"""Serves the small world of the serving tests over gRPC. Arguments: inherited socket, file of that world."""
+"""Serves the small world of the serving tests over gRPC. Argument: the inherited socket."""
 
 import asyncio
-import importlib.util
 import os
 import signal
 import socket
@@ -10,18 +9,16 @@ import sys
 import uvloop
 
 from holdfast.core.clock import SystemClock
+from holdfast.observe.statistics import statistics
 from holdfast.serve.access import Access
 from holdfast.serve.batching import Batcher
-from holdfast.serve.grpcserver import grpc_server
 from holdfast.serve.ids import request_ids
-from holdfast.serve.statistics import statistics
+from holdfast.testing.serving import World
+from holdfast.wire.grpcserver import grpc_server
 
 
-async def main(fd: int, file: str) -> None:
-    spec = importlib.util.spec_from_file_location("world", file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    world = module.World()
+async def main(fd: int) -> None:
+    world = World()
     world.serve()
     new_id = request_ids(SystemClock(), os.urandom)
     server = grpc_server(
@@ -40,4 +37,4 @@ async def main(fd: int, file: str) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(main(int(sys.argv[1]), sys.argv[2]))
+    uvloop.run(main(int(sys.argv[1])))

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.serve.grpcmessages import INFERENCE
 from holdfast.serve.supervisor import listen
+from holdfast.wire.grpcmessages import INFERENCE
 
 pytestmark = pytest.mark.slow
 
@@ -20,8 +20,7 @@ HERE = Path(__file__).parent
 def grpc_client(interpreter):
     """Runs one of `scripts` against a server and gives what it printed as JSON."""
     with listen() as listening:
-        world = HERE.parent / "serve" / "conftest.py"
-        argv = [sys.executable, str(HERE / "grpc_worker.py"), str(listening.fileno()), str(world)]
+        argv = [sys.executable, str(HERE / "grpc_worker.py"), str(listening.fileno())]
         worker = subprocess.Popen(argv, pass_fds=[listening.fileno()], stdout=subprocess.PIPE, text=True)
         assert worker.stdout.readline() == "ready\n"
 

@@ -7,7 +7,7 @@ from holdfast.core.clock import SystemClock
 from holdfast.engines.files import FileLake
 from holdfast.engines.manifest import MemoryManifest
 from holdfast.security.artifacts import load_model
-from holdfast.serve.worker import WorkerSetup, run_worker
+from holdfast.wire.worker import WorkerSetup, run_worker
 
 
 def main(name: str, fd: int, root: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
+from holdfast.core.answerer import Answerer
 from holdfast.core.evidence import Grade, Limit, Reading, Verdict
 from holdfast.core.inputs import read_columns
 from holdfast.core.protocols import Transaction
@@ -14,7 +15,7 @@ from holdfast.core.records import Run
 from holdfast.core.signature import Column, Signature
 from holdfast.core.spec import Data, Decide, Gate, Label, Model, Monitor, ReleasePlan, Response, Step, SystemSpec
 from holdfast.engines.memory import MemoryCatalog, MemoryLake
-from holdfast.serve.recording import Answerer, Recorder, RowMeta
+from holdfast.serve.recording import Recorder, RowMeta
 from holdfast.testing import START, micros
 
 DAY = timedelta(days=1)

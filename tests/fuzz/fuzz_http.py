@@ -20,10 +20,10 @@ if __name__ == "__main__":
         print("fuzz_http: skipped, atheris is not installed (pip install atheris)")
         sys.exit(0)
     with atheris.instrument_imports(include=["holdfast.serve", "holdfast.core.inputs", "uvicorn.protocols.http"]):
-        import holdfast.serve.fastlane  # noqa: F401 - imported here, so that it is instrumented
+        import holdfast.wire.fastlane  # noqa: F401 - imported here, so that it is instrumented
 
 HERE = Path(__file__).parent
-KIT = runpy.run_path(str(HERE.parent / "serve" / "fastlane" / "conftest.py"))
+KIT = runpy.run_path(str(HERE.parent / "wire" / "fastlane" / "conftest.py"))
 BODY_PATHS = [f"/{kind.format(name)}" for name in KIT["SIGNATURES"] for kind in ("predict/{}", "v2/models/{}/infer")]
 RENEWED_AFTER = 3000
 """Inputs after which what was recorded in memory is let go."""

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from holdfast.observe.tallies import Spent
 from holdfast.profiling.advice import advice_of, usual_at_once
 from holdfast.profiling.measured import (
     Advice,
@@ -21,7 +22,6 @@ from holdfast.profiling.measured import (
     Repeats,
 )
 from holdfast.profiling.stages import STAGES, Stage
-from holdfast.serve.tallies import Spent
 
 
 def case(form: Form = "object", at_once: int = 16, rows: int = 1, us: float = 20.0, **of_stages: float) -> Case:

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 
+from holdfast.core.answerer import Answerer
 from holdfast.core.clock import SystemClock
 from holdfast.core.signature import Column, Signature
+from holdfast.observe.metrics import Metrics
+from holdfast.observe.metricsfiles import publish
 from holdfast.profiling.live import counts_of, live_of
-from holdfast.serve.metrics import Metrics
-from holdfast.serve.metricsfiles import publish
-from holdfast.serve.recording import Answerer
 from holdfast.state import memory_state
 
 SIGNATURE = Signature(columns=(Column(name="a", type="number"),), task="regression", output="value")

@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.serve.phrases import Phrases
-from holdfast.serve.plain import predict_answer
-from holdfast.serve.protocol import Inference
 from holdfast.serve.requests import PredictAnswer
-from holdfast.serve.rest import Asked, write_infer
+from holdfast.wire.plain import predict_answer
+from holdfast.wire.protocol import Inference
+from holdfast.wire.rest import Asked, write_infer
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 OUTPUTS = st.lists(st.floats() | st.sampled_from([0.0, -0.0, 1e22, 5e-324, 1 / 3]), min_size=1, max_size=5)

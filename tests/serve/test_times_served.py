@@ -17,11 +17,11 @@ from holdfast.core.inputs import read_frame, read_json, reader_of
 from holdfast.core.signature import Column, Rows, Signature
 from holdfast.core.times import MISSING
 from holdfast.errors import InvalidInput
-from holdfast.serve.http import DataPlaneApp
-from holdfast.serve.openapi import description
-from holdfast.serve.protocol import model_metadata
 from holdfast.serve.reading import Reading
-from holdfast.serve.tensors import from_bytes, instants
+from holdfast.wire.http import DataPlaneApp
+from holdfast.wire.openapi import description
+from holdfast.wire.protocol import model_metadata
+from holdfast.wire.tensors import from_bytes, instants
 
 SIGNATURE = Signature(
     columns=(

@@ -22,9 +22,9 @@ from holdfast.flow.drafting import draft
 from holdfast.flow.registry import get_version
 from holdfast.opening import open_system
 from holdfast.serve.dataplane import DataPlane
-from holdfast.serve.http import DataPlaneApp
 from holdfast.serve.recording import Recorder
 from holdfast.state import State, open_state, put_in_force
+from holdfast.wire.http import DataPlaneApp
 
 pytestmark = pytest.mark.slow
 

@@ -16,8 +16,8 @@ from holdfast.core.protocols import Field, Lake, Writer
 from holdfast.engines.manifest import MemoryManifest
 from holdfast.places import ROUTES, RUN
 from holdfast.processes.logs import log_to_stderr
-from holdfast.serve.worker import Durability, WorkerSetup, run_worker
 from holdfast.state import load_routed
+from holdfast.wire.worker import Durability, WorkerSetup, run_worker
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -2,10 +2,10 @@
 
 from datetime import UTC, datetime
 
+from holdfast.observe.metricsfiles import published
+from holdfast.observe.tallies import Cached, Snapshot, Tally, spent
 from holdfast.presence import read_presence
 from holdfast.profiling.measured import Live
-from holdfast.serve.metricsfiles import published
-from holdfast.serve.tallies import Cached, Snapshot, Tally, spent
 from holdfast.state import State
 
 

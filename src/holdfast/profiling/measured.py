@@ -6,8 +6,8 @@ from typing import Literal
 
 import msgspec
 
+from holdfast.observe.tallies import Spent
 from holdfast.profiling.stages import Stage
-from holdfast.serve.tallies import Spent
 
 Form = Literal["object", "packed", "named", "general"]
 FORMS: Mapping[Form, str] = {

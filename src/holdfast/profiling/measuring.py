@@ -12,6 +12,7 @@ from statistics import median
 import numpy as np
 import uvloop
 
+from holdfast.core.answerer import Answerer
 from holdfast.core.clock import Clock, cpu_s
 from holdfast.core.model import Model
 from holdfast.core.protocols import Runtime
@@ -25,7 +26,7 @@ from holdfast.profiling.requests import Requests
 from holdfast.profiling.stages import Plain, Stopwatches, Taken, stages_of, whole_us
 from holdfast.security.identity import new_token
 from holdfast.serve.caching import CachedModel
-from holdfast.serve.recording import Answerer, Recorder, RowMeta
+from holdfast.serve.recording import Recorder, RowMeta
 
 REPEATS = 7
 WHOLE_S = 2.0

@@ -19,15 +19,15 @@ from holdfast.core.routes import RoutedSystem, Routes, TokenHash
 from holdfast.core.transform import Transform
 from holdfast.engines.manifest import MemoryManifest
 from holdfast.errors import StateError
+from holdfast.observe.metrics import Metrics
 from holdfast.profiling.stages import Plain, Stopwatches, Taken
 from holdfast.serve.dataplane import DataPlane
-from holdfast.serve.fastlane import FastLane, fast_lane
-from holdfast.serve.heads import Heads
-from holdfast.serve.http import DataPlaneApp
 from holdfast.serve.ids import request_ids
-from holdfast.serve.metrics import Metrics
 from holdfast.serve.observing import Observing
 from holdfast.serve.recording import Recorder
+from holdfast.wire.fastlane import FastLane, fast_lane
+from holdfast.wire.heads import Heads
+from holdfast.wire.http import DataPlaneApp
 
 FloatArray = np.ndarray[Any, np.dtype[np.floating[Any]]]
 

@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 import polars as pl
 
+from holdfast.core.answerer import Answerer
 from holdfast.core.clock import Clock, stopwatch_s
 from holdfast.core.model import Model
 from holdfast.core.signature import Rows
@@ -20,7 +21,7 @@ from holdfast.scoring.chunks import MISSING_TIME, Chunk, ParquetFile, RowFile, S
 from holdfast.scoring.csvchunks import CsvFile
 from holdfast.scoring.jsonchunks import JsonLinesFile
 from holdfast.scoring.partial import Partial, Plan, Progress, format_of
-from holdfast.serve.recording import Answerer, FloatArray, IntArray, Recorder, RowMeta
+from holdfast.serve.recording import FloatArray, IntArray, Recorder, RowMeta
 from holdfast.serve.requests import microseconds
 from holdfast.sources.texttypes import UTC_TIME, as_times, parse_times
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 import msgspec
 import numpy as np
 
+from holdfast.core.answerer import Answerer
 from holdfast.core.inputs import Reader, reader_of
 from holdfast.core.model import Model
 from holdfast.core.routes import RoutedSystem, RoutedVersion, Routes, ServingStage
@@ -14,7 +15,7 @@ from holdfast.errors import HoldfastError, NotFound, StateError
 from holdfast.serve.caching import CachedModel
 from holdfast.serve.phrases import Phrases
 from holdfast.serve.reading import Reading
-from holdfast.serve.recording import Answerer, FloatArray
+from holdfast.serve.recording import FloatArray
 
 log = logging.getLogger(__name__)
 

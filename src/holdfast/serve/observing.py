@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 from holdfast.core.clock import stopwatch_s
 from holdfast.errors import HoldfastError, StateError
+from holdfast.observe.metrics import Metrics
+from holdfast.observe.tracing import NoTracing, Outcome, Tracing, context_of
 from holdfast.serve.lanes import Lane
-from holdfast.serve.metrics import Metrics
 from holdfast.serve.quick import Quick
 from holdfast.serve.recording import FloatArray
 from holdfast.serve.requests import Pending
-from holdfast.serve.tracing import NoTracing, Outcome, Tracing, context_of
 
 
 class Observing:

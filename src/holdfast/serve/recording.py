@@ -4,11 +4,12 @@ The storage schemas live here. They are not derived from what travels over the w
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 import numpy as np
 
+from holdfast.core.answerer import Answerer
 from holdfast.core.protocols import LABELS, PREDICTIONS, Field, Writer
 from holdfast.core.signature import Rows, Signature
 from holdfast.core.spec import Serve
@@ -97,17 +98,6 @@ class RowMeta(msgspec.Struct, frozen=True, kw_only=True):
             features_known_at=None if self.features_known_at is None else self.features_known_at[index],
             caller=self.caller if isinstance(self.caller, str) else [self.caller[i] for i in chosen],
         )
-
-
-class Answerer(msgspec.Struct, frozen=True, kw_only=True):
-    """Which version answered, in which stage of which release."""
-
-    system: str
-    version: str
-    stage: Literal["live", "canary", "batch"]
-    release: str
-    signature: Signature
-    signature_hash: str
 
 
 Done = Callable[[StateError | None], None]

@@ -11,9 +11,9 @@ from holdfast.core.clock import stopwatch_s
 from holdfast.core.inputs import read_columns, read_json, read_matrix
 from holdfast.core.signature import Rows
 from holdfast.errors import HoldfastError, InvalidInput
+from holdfast.observe.tracing import Trace
 from holdfast.serve.lanes import Lane, Lanes
 from holdfast.serve.recording import FloatArray, IntArray, RowMeta
-from holdfast.serve.tracing import Trace
 from holdfast.serve.traffic import takes_canary
 
 T = TypeVar("T")

@@ -1,0 +1,18 @@
+"""Who answered: a version in a stage."""
+
+from typing import Literal
+
+import msgspec
+
+from holdfast.core.signature import Signature
+
+
+class Answerer(msgspec.Struct, frozen=True, kw_only=True):
+    """Which version answered, in which stage of which release."""
+
+    system: str
+    version: str
+    stage: Literal["live", "canary", "batch"]
+    release: str
+    signature: Signature
+    signature_hash: str
