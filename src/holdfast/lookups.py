@@ -14,6 +14,16 @@ from holdfast.state import State, system_file
 R = TypeVar("R", bound=Record)
 
 
+class NoSystem(NotFound):
+    """Nothing was put in force in this state yet."""
+
+    def __init__(self) -> None:
+        super().__init__("system", "")
+
+    def __str__(self) -> str:
+        return "this state holds no system; `holdfast up FILE` or `holdfast train FILE` puts one in"
+
+
 class ReleaseFound(msgspec.Struct, frozen=True, kw_only=True):
     """A release and its comparison in words."""
 
@@ -85,13 +95,13 @@ def system_names(tx: Transaction, system: str = "") -> list[str]:
 def only_system(tx: Transaction, name: str = "") -> str:
     """`name` if there is such a system; the only one there is where no name is given.
 
-    Raises NotFound with the near miss, HoldfastError where a name is needed.
+    Raises NotFound with the near miss, NoSystem where there is none at all, HoldfastError where a name is needed.
     """
     if name:
         return system_file(tx, name).system
     known = [file.system for file in tx.find(SystemFile)]
     if not known:
-        raise NotFound("system", "in this state", ())
+        raise NoSystem
     if len(known) > 1:
         raise HoldfastError(f"this state holds {len(known)} systems; say which: --system {' | '.join(known)}")
     return known[0]

@@ -44,6 +44,8 @@ class Presence(msgspec.Struct, frozen=True, kw_only=True):
     url: str
     console: str
     workers: tuple[str, ...]
+    grpc: str = ""
+    """Host and port of gRPC; empty where that is not served."""
 
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,10 +58,10 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     error: str = ""
 
 
-def write_presence(run_dir: Path, *, url: str, console: str, workers: tuple[str, ...]) -> None:
+def write_presence(run_dir: Path, *, url: str, console: str, workers: tuple[str, ...], grpc: str = "") -> None:
     """Say that this process is up."""
     started_at_s = psutil.Process().create_time()
-    here = Presence(pid=os.getpid(), started_at_s=started_at_s, url=url, console=console, workers=workers)
+    here = Presence(pid=os.getpid(), started_at_s=started_at_s, url=url, console=console, workers=workers, grpc=grpc)
     temporary = run_dir / f".{_FILE}.{here.pid}"
     temporary.write_bytes(msgspec.json.encode(here))
     temporary.replace(run_dir / _FILE)

@@ -88,6 +88,8 @@ class SystemView(msgspec.Struct, frozen=True, kw_only=True):
 
     system: str
     about: str = ""
+    is_recorded: bool = True
+    """False where its file says ``serve.record: none``."""
     live: str
     live_since: datetime | None = None
     canary: str
@@ -118,6 +120,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     is_up: bool
     url: str
     console: str
+    grpc: str = ""
+    """Host and port of gRPC; empty where that is not served."""
     generation: int
     processes: Sequence[ProcessView]
     systems: Sequence[SystemView]
@@ -147,6 +151,7 @@ class Views:
             is_up=up is not None,
             url=up.url if up else "",
             console=up.console if up else "",
+            grpc=up.grpc if up else "",
             generation=generation,
             processes=[_process(self._state.run_directory, name, now) for name in names],
             systems=systems,
@@ -168,6 +173,7 @@ class Views:
         return SystemView(
             system=file.system,
             about=spec.about,
+            is_recorded=spec.serve.record != "none",
             live=route.live,
             live_since=_live_since(tx, route),
             canary=route.canary,
@@ -293,7 +299,7 @@ def _process(run_dir: Path, name: str, now: datetime) -> ProcessView:
         name=name,
         is_alive=age_s <= (ROUND_S if name == KEEPER else FRESH_BEAT_S),
         pid=beat.pid,
-        age_s=round(age_s, 1),
+        age_s=round(max(0.0, age_s), 1),  # a sign that was given after this picture was begun is not from the future
         generation=beat.generation,
         recorded=beat.recorded,
         lost=beat.lost,

@@ -48,6 +48,28 @@ def test_a_command_may_have_commands_of_its_own(
     assert capsys.readouterr().out == "4 rows\n"
 
 
+def test_the_versions_are_told_by_an_option_as_by_the_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code(monkeypatch, "version") == 0
+    told = capsys.readouterr().out
+    assert told.startswith("holdfast ")
+    assert exit_code(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out == told
+
+
+@pytest.mark.parametrize("command", [(), ("status",), ("audit",), ("audit", "verify")])
+def test_help_is_shown_for_the_short_option_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: tuple[str, ...]
+) -> None:
+    shown = []
+    for option in ("-h", "--help"):
+        assert exit_code(monkeypatch, *command, option) == 0
+        shown.append(capsys.readouterr().out)
+    assert shown[0] == shown[1]
+    assert "Usage: holdfast" in shown[0]
+
+
 def test_an_error_ends_with_its_exit_code_and_a_line_per_problem(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -84,7 +84,8 @@ def test_until_may_be_given_in_a_time_zone(call: Call, tmp_path: Path) -> None:
         (("data", "--label", "ends.lat"), "late"),
         (("data", "--label", "end.late"), "ends"),
         (("nowhere", "--label", "ends.late"), "nowhere"),
-        (("data", "--label", "ends.late", "--timezone", "America/New_Yrok"), "New_Y"),
+        (("data", "--label", "ends.late", "--timezone", "America/New_Yrok"), "did you mean 'America/New_York'?"),
+        (("data", "--label", "ends.late", "--timezone", "123456789"), "no time zone '123456789'\n"),
         (("data", "--label", "ends.late", "--until", "2001-01-01"), "2001"),
         (("data", "--label", "ends.late", "--out", "nowhere/x.yaml"), "there is no folder"),
     ],
@@ -104,3 +105,14 @@ def test_a_file_that_is_there_is_kept_unless_forced(call: Call, tmp_path: Path) 
     assert "--force" in err
     assert (tmp_path / "holdfast.yaml").read_text() == "mine"
     assert call("data", "--label", "ends.late", "--force")[0] == 0
+
+
+def test_a_label_that_takes_long_is_a_loud_warning(call: Call, tmp_path: Path) -> None:
+    ends = pl.read_parquet(tmp_path / "data" / "ends.parquet")
+    ends.with_columns(pl.col("ended_at") + pl.duration(days=100)).write_parquet(tmp_path / "data" / "ends.parquet")
+    code, out, err = call("data", "--label", "ends.late")
+    assert code == 0
+    assert "what a row of orders tells happened at at: no time beside these two can be it" in out
+    assert err.startswith("WARNING: labels count as complete only 101 d after their day")
+    _, out, _ = call("data", "--label", "ends.late", "--force", "--json")
+    assert json.loads(out)["warnings"][0].startswith("labels count as complete only 101 d")

@@ -2,7 +2,9 @@
 
 import json
 import shutil
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import msgspec
@@ -13,6 +15,7 @@ import pytest
 from holdfast.cli.app import main
 from holdfast.errors import AlreadyRunning
 from holdfast.flow.registry import get_version
+from holdfast.scoring.batch import FileScoring, Scored
 from holdfast.scoring.partial import Plan, folder_of, partial
 from holdfast.state import open_state
 from holdfast.testing import refused
@@ -20,6 +23,30 @@ from holdfast.testing import refused
 pytestmark = pytest.mark.slow
 
 Call = Callable[..., tuple[int, str, str]]
+
+INTERRUPTED_AGAIN = """
+import os, signal
+from holdfast.cli import predict
+from holdfast.cli.app import main
+from holdfast.scoring import batch, chunks
+
+chunks.CHUNK_BYTES = 5_000
+write, shutdown = batch.FileScoring._write, batch.ThreadPoolExecutor.shutdown
+
+def interrupted(self, scored):
+    write(self, scored)
+    os.kill(os.getpid(), signal.SIGINT)
+
+def interrupted_again(self, *arguments, **settings):
+    os.kill(os.getpid(), signal.SIGINT)
+    shutdown(self, *arguments, **settings)
+
+batch.FileScoring._write, batch.ThreadPoolExecutor.shutdown = interrupted, interrupted_again
+predict._Bar.stop = lambda bar: os.kill(os.getpid(), signal.SIGINT)
+main()
+"""
+"""A program that is interrupted after its first chunk, again while its threads are waited for, and again before it
+says so and as it ends."""
 
 
 @pytest.fixture
@@ -109,15 +136,62 @@ def test_a_file_that_lacks_an_input_column_is_refused_with_the_near_miss(call: C
     assert (code, "no column 'distance'" in err, "did you mean 'distanze'?" in err) == (4, True, True)
 
 
+def test_a_file_without_a_near_miss_is_refused_with_all_of_its_columns(call: Call) -> None:
+    orders = pl.read_parquet("orders.parquet").drop("distance")
+    orders.write_csv("rows.csv")
+    code, _, err = call("--in", "rows.csv", "--out", "s.csv")
+    assert (code, f"; its columns: {', '.join(orders.columns)}" in err) == (4, True), err
+
+
 def test_places_that_cannot_work_are_refused_before_anything_is_read(call: Call) -> None:
     for rows, out, words in (
-        ("none.csv", "s.csv", "there is no file none.csv"),
         ("orders.parquet", "orders.parquet", "must be different files"),
         ("orders.parquet", "none/s.csv", "there is no folder"),
         ("orders.parquet", "s.xlsx", "ends in .parquet, .csv, .ndjson"),
     ):
         code, _, err = call("--in", rows, "--out", out)
         assert (code, words in err) == (8, True), err
+
+
+def test_an_input_that_is_not_there_cannot_be_read(call: Call) -> None:
+    code, _, err = call("--in", "none.csv", "--out", "s.csv")
+    assert (code, "there is no file none.csv" in err) == (3, True), err
+
+
+def test_interrupts_again_and_again_stop_it_once_and_it_goes_on(deployed: Path) -> None:
+    orders = pl.read_parquet(deployed / "orders.parquet")
+    orders.write_csv(deployed / "rows.csv")
+    argv = [sys.executable, "-c", INTERRUPTED_AGAIN, "predict", "--in", "rows.csv", "--out", "s.csv", "--threads", "2"]
+    done = subprocess.run([*argv, "--state", "state"], cwd=deployed, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 130, done.stderr
+    assert done.stderr.count("stopped after") == len(done.stderr.splitlines()) == 1, done.stderr
+    again = [sys.executable, "-m", "holdfast", *argv[3:], "--state", "state"]
+    done = subprocess.run(again, cwd=deployed, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "2,400 of 2,400 rows" in done.stdout
+
+
+def test_whatever_stops_the_writing_no_generator_is_left_open(deployed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = []
+    scored = FileScoring._scored
+
+    def watched(self: FileScoring, start: int) -> Generator[Scored]:
+        try:
+            yield from scored(self, start)
+        finally:
+            ended.append(start)
+
+    def stop(self: FileScoring, scored: Scored) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(deployed)
+    monkeypatch.setattr(FileScoring, "_scored", watched)
+    monkeypatch.setattr(FileScoring, "_write", stop)
+    argv = ["holdfast", "predict", "--in", "orders.parquet", "--out", "s.csv", "--state", "state"]
+    monkeypatch.setattr("sys.argv", argv)
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert (left.value.code, ended) == (130, [0])
 
 
 def test_a_run_that_was_begun_otherwise_is_not_gone_on_with(call: Call, deployed: Path) -> None:

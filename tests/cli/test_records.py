@@ -2,16 +2,22 @@
 
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from holdfast.cli.app import main
 from holdfast.cli.output import plot
+from holdfast.cli.why import changed
 from holdfast.core.clock import SystemClock
 from holdfast.core.evidence import Grade, Reading, Verdict
 from holdfast.core.records import Incident
-from holdfast.state import open_state
+from holdfast.core.specfile import read_spec
+from holdfast.presence import write_presence
+from holdfast.serve.heartbeat import Heartbeat, write_heartbeat
+from holdfast.state import open_state, put_in_force
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -91,7 +97,8 @@ def test_near_misses_are_named(call: Call, state: Path) -> None:
         call("status", "--system", "order", "--state", state)[2] == "error: no system 'order'; did you mean 'orders'?\n"
     )
     code, _, err = call("why", "nothing", "--state", state)
-    assert (code, err) == (1, "error: no prediction 'nothing'\n")
+    advice = "`holdfast why` takes a prediction_id from an answer"
+    assert (code, err) == (1, f"error: no prediction 'nothing'; {advice}\n")
 
 
 @pytest.mark.slow
@@ -102,6 +109,85 @@ def test_status_without_anything_up_says_so(call: Call, state: Path) -> None:
     assert "no open incident" in out
     _, out, _ = call("status", "--state", state, "--json")
     assert json.loads(out)["systems"][0]["feeds"][0]["rows"] == 2400
+
+
+@pytest.mark.slow
+def test_why_lists_every_input_and_marks_those_outside_what_training_saw(call: Call, deployed: Path) -> None:
+    state = deployed / "state"
+    rows = pl.read_parquet(deployed / "orders.parquet").head(1).with_columns(load=pl.lit(1e6))
+    rows.write_parquet(deployed / "far.parquet")
+    given = ("--in", deployed / "far.parquet", "--out", deployed / "s.csv", "--record", "--state", state)
+    code, out, err = call("predict", *given, "--json")
+    assert code == 0, err
+    asked = f"{json.loads(out)['request_id']}:0"
+    found = json.loads(call("why", asked, "--state", state, "--json")[1])
+    marks = {each["column"]: each["is_outside"] for each in found["influences"]}
+    assert set(marks) == set(read_spec(deployed / "holdfast.yaml").data.columns)
+    assert (marks["load"], sum(marks.values())) == (True, found["outside"])
+    _, out, _ = call("why", asked, "--state", state)
+    lines = {line.split()[0]: line for line in out.partition("\n\n")[2].splitlines()[1:]}
+    assert set(lines) == set(marks)
+    assert [name for name, line in lines.items() if "outside what training saw" in line] == [
+        name for name, is_outside in marks.items() if is_outside
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "shown"), [(None, "-"), (0.0, "0"), (0.25, "+0.2500"), (-0.0001, "-0.0001"), (1.5e-7, "+1.5e-07")]
+)
+def test_a_change_that_is_there_is_never_shown_as_none(change: float | None, shown: str) -> None:
+    assert changed(change) == shown
+
+
+def put_silent_in_force(root: Path) -> None:
+    """The system again, by a file that says that nothing is recorded."""
+    file = root / "holdfast.yaml"
+    text = f"{file.read_text(encoding='utf-8')}\nserve:\n  record: none\n"
+    file.write_text(text, encoding="utf-8")
+    opened = open_state(root / "state")
+    put_in_force(opened, read_spec(file), path=file, text=text, now=SystemClock().now(), by="test")
+    opened.close()
+
+
+@pytest.mark.slow
+def test_a_system_that_records_nothing_is_said_to(call: Call, deployed: Path) -> None:
+    state = deployed / "state"
+    assert "nothing is recorded" not in call("status", "--state", state)[1]
+    put_silent_in_force(deployed)
+    for command in ("why", "replay"):
+        code, _, err = call(command, "abc", "--state", state)
+        assert (code, "this system records nothing (serve.record: none)" in err) == (1, True), err
+    assert "nothing is recorded (serve.record: none)" in call("status", "--state", state)[1]
+    assert json.loads(call("status", "--state", state, "--json")[1])["systems"][0]["is_recorded"] is False
+
+
+@pytest.mark.slow
+def test_status_says_where_it_serves_and_no_sign_of_life_is_from_the_future(call: Call, deployed: Path) -> None:
+    run = deployed / "state" / "run"
+    run.mkdir(exist_ok=True)
+    write_presence(run, url="http://h:1", console="http://h:2", workers=("worker-1",))
+    assert "serving at http://h:1, console at" in call("status", "--state", deployed / "state")[1]
+    write_presence(run, url="http://h:1", console="http://h:2", workers=("worker-1",), grpc="h:3")
+    later = (SystemClock().now() + timedelta(hours=1)).isoformat()
+    write_heartbeat(run, "worker-1", Heartbeat(pid=1, generation=1, at=later))
+    out = call("status", "--state", deployed / "state")[1]
+    assert "serving at http://h:1, gRPC at h:3, console at http://h:2" in out
+    assert " 0.0 s ago" in out
+    assert "-" not in next(line for line in out.splitlines() if line.startswith("worker-1")).removeprefix("worker-1")
+
+
+@pytest.mark.slow
+def test_there_is_nothing_to_go_back_to_from_the_first_version(call: Call, deployed: Path) -> None:
+    assert call("rollback", "--state", deployed / "state")[0] == 0
+    code, _, err = call("rollback", "--state", deployed / "state")
+    assert (code, err) == (1, "error: version 1 is the first live version; there is nothing to go back to\n")
+
+
+def test_a_state_without_a_system_says_how_one_comes_into_it(call: Call, tmp_path: Path) -> None:
+    open_state(tmp_path / "state").close()
+    code, _, err = call("rollback", "--state", tmp_path / "state")
+    advice = "`holdfast up FILE` or `holdfast train FILE` puts one in"
+    assert (code, err) == (1, f"error: this state holds no system; {advice}\n")
 
 
 def test_without_a_state_it_says_how_to_begin(call: Call, tmp_path: Path) -> None:

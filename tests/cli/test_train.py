@@ -46,8 +46,10 @@ def test_a_refused_candidate_ends_with_6(call: Call, small, tmp_path: Path) -> N
     small.write_file(tmp_path, least=0.99)
     code, out, err = call("train")
     assert code == 6
-    assert "run-1 was not released" in err
-    assert "fail" in out
+    assert err.splitlines()[-1] == "error: run-1 was not released: it did not pass quality.roc_auc"
+    assert "rejected" not in err
+    (verdict,) = [line for line in out.splitlines() if " fail " in line]
+    assert (out + err).count(verdict.split(" fail ")[1].strip()) == 1
     assert "no versions" in call("models")[1]
 
 
@@ -58,7 +60,40 @@ def test_a_failed_training_ends_with_7_and_why(call: Call, small, tmp_path: Path
     few.write_parquet(tmp_path / "ends.parquet")
     code, _, err = call("train")
     assert code == 7
-    assert "too few labelled rows" in err
+    assert err.count("too few labelled rows") == 1
+
+
+def test_a_model_that_does_not_beat_the_linear_one_is_told_what_to_try(call: Call, small, tmp_path: Path) -> None:
+    small.write_feeds(tmp_path)
+    path = small.write_file(tmp_path)
+    text = path.read_text().replace("trainer: linear, params: {l2: 1.0}", "trainer: lightgbm, params: {trees: 1}")
+    path.write_text(text)
+    code, _, err = call("train")
+    assert code == 6
+    assert "it did not pass linear" in err
+    assert "try `trainer: linear` in holdfast.yaml" in err
+
+
+def test_a_broken_expectation_is_told_once_with_the_reasons_and_is_gone_once_corrected(
+    call: Call, small, tmp_path: Path
+) -> None:
+    small.write_feeds(tmp_path)
+    path = small.write_file(tmp_path)
+    orders = pl.read_parquet(tmp_path / "orders.parquet")
+    since = pl.when(pl.int_range(pl.len()) % 3 > 0).then(pl.col("at") - pl.duration(days=900)).alias("customer_since")
+    orders.with_columns(since).write_parquet(tmp_path / "orders.parquet")
+    right = path.read_text()
+    path.write_text(right.replace("event_at: at,", "event_at: customer_since,"))
+    code, out, err = call("train")
+    assert code == 7
+    assert (out + err).count("800 of 2400 rows (33.3%) are in quarantine") == 1
+    assert "error:   quarantine of orders: 800 rows: customer_since is missing" in err
+    assert "pass:" not in err
+    _, out, _ = call("ingest")
+    assert "quarantine of orders, so far: 800 rows: customer_since is missing" in out
+    path.write_text(right)
+    assert call("train")[0] == 0
+    assert "quarantine" not in call("ingest")[1].partition("\n")[2]
 
 
 def test_ingest_says_what_was_set_aside_and_why(call: Call, small, tmp_path: Path) -> None:
@@ -74,3 +109,4 @@ def test_ingest_says_what_was_set_aside_and_why(call: Call, small, tmp_path: Pat
     assert "quarantine of orders, so far: 3 rows:" in out
     _, out, _ = call("ingest", "--json")
     assert json.loads(out)["feeds"]["orders"]["rows_read"] == 0
+    assert json.loads(out)["quarantine"] == {"orders": {"id is missing": 3}}

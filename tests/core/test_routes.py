@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.core.routes import RoutedSystem, RoutedVersion, Routes, TokenHash, decode, encode, stage_of
+from holdfast.core.routes import RoutedSystem, RoutedVersion, Routes, TokenHash, decode, encode
 from holdfast.core.spec import Serve
 from holdfast.errors import StateError
 
@@ -72,8 +72,3 @@ def test_another_format_says_what_to_do():
     sealed = json.loads(encode(one())) | {"format": 2}
     with pytest.raises(StateError, match=r"format 2.*restart the workers"):
         decode(json.dumps(sealed).encode())
-
-
-def test_the_stage_of_a_version_is_where_it_answers():
-    system = one().systems["flights"]
-    assert [stage_of(system, version) for version in ("3", "4", "5")] == ["live", "canary", None]

@@ -26,7 +26,7 @@ from holdfast.engines.manifest import Manifest, MemoryManifest
 from holdfast.security.artifacts import describe
 from holdfast.security.signing import create_keys, sign
 from holdfast.serve.heartbeat import Heartbeat, read_heartbeat
-from holdfast.serve.supervisor import Patience, await_generation
+from holdfast.serve.supervisor import Patience
 from holdfast.tasks.classification import Classification
 from holdfast.trainers.lightgbm import LightGBM
 
@@ -166,8 +166,9 @@ class Deployment:
         return int(until(lambda: self.beat(name), f"a sign of life of {name}\n{self.log}").pid)
 
     def serves(self, generation: int) -> bool:
-        """Whether every worker has acknowledged these routes or later ones."""
-        return not await_generation(self.run_dir, generation, self.names, deadline_s=0.0)
+        """Whether every worker serves these routes or later ones, wherever it has them from."""
+        beats = [self.beat(name) for name in self.names]
+        return all(beat is not None and beat.generation >= generation and not beat.held for beat in beats)
 
     def is_replaced(self, name: str, pid: int) -> bool:
         """Whether another process of that name serves the newest routes."""

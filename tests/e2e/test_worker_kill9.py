@@ -176,7 +176,7 @@ def test_a_hung_worker_is_replaced_and_nothing_acknowledged_is_lost(deploy):
 
 def test_no_request_fails_while_versions_are_switched(deploy):
     deployment = deploy(workers=2)
-    sent = asyncio.run(load(deployment, 200, 4, lambda: deployment.route("2")))
+    sent = asyncio.run(load(deployment, 2000, 4, lambda: deployment.route("2")))
     assert set(sent.values()) == {1}
     deployment.acknowledge(2)
     assert set(deployment.recorded()["version"]) == {"1", "2"}

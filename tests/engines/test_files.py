@@ -558,3 +558,21 @@ def test_readers_never_miss_or_double_a_row_while_others_append_seal_and_roll(tm
         thread.join()
     assert failures == []
     assert ids(lake) == acknowledged
+
+
+def test_a_segment_whose_end_cannot_be_written_is_sealed_as_that_of_a_dead_writer(tmp_path, monkeypatch) -> None:
+    lake = FileLake(tmp_path, MemoryManifest())
+    writer = lake.writer("predictions", "flights", PREDICTION_FIELDS)
+    writer.append(predictions(["a", "b", "c"]), 3)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "writev", full)
+        patched.setattr(os, "write", full)
+        with pytest.raises(StateError, match="No space left"):
+            writer.close()
+    assert lake.roll() == 1
+    assert lake.scan("predictions", "flights").height == 3
+    lake.close()

@@ -309,3 +309,68 @@ def test_when_the_label_beside_the_rows_was_known_is_no_feature(tmp_path):
     assert made.spec.data.label.known_at == "ended_at"
     assert not [name for name, column in made.spec.data.columns.items() if column.type == "time"]
     assert not any("ended_at is no feature" in note for note in made.notes)
+
+
+def orders(since: list[datetime | None], **more: object) -> pl.DataFrame:
+    columns = {"id": [f"t{i}" for i in range(COUNT)], "customer_since": since, "placed_at": hours(), **more}
+    return pl.DataFrame({**columns, "load": [i % 7 for i in range(COUNT)]})
+
+
+def feeds_of(directory: Path, frame: pl.DataFrame) -> Draft:
+    frame.write_parquet(directory / "orders.parquet")
+    ends().write_parquet(directory / "ends.parquet")
+    return draft(directory, label="ends.late")
+
+
+YEARS_BACK = [None if i % 9 == 0 else START - timedelta(days=i % 1500) for i in range(COUNT)]
+
+
+def test_a_time_that_is_often_missing_is_no_event_time(tmp_path):
+    made = feeds_of(tmp_path, orders(YEARS_BACK))
+    feed = made.spec.data.feeds["orders"]
+    assert (feed.known_at, feed.event_at) == ("placed_at", "placed_at")
+    assert made.spec.data.label.mature_after == timedelta(days=1)
+    assert "customer_since is no event time of orders: it is missing in 11.2% of rows" in made.notes
+    told = "what a row of orders tells happened at placed_at: no other time can be it"
+    assert told in made.notes
+    assert told in made.comments["data.feeds.orders"]
+    assert made.spec.data.columns["customer_since"].type == "time"
+    assert made.warnings == ()
+
+
+def test_a_time_long_before_its_row_was_known_is_no_event_time(tmp_path):
+    long_ago = [START - timedelta(days=i % 1500 + 1) for i in range(COUNT)]
+    made = feeds_of(tmp_path, orders(long_ago, listed_at=hours()))
+    assert made.spec.data.feeds["orders"].event_at == "placed_at"
+    assert any(note.startswith("customer_since is no event time of orders: it typically lies") for note in made.notes)
+
+
+def test_of_several_times_the_one_closest_to_known_at_is_the_event(tmp_path):
+    made = feeds_of(tmp_path, orders(hours(after=30), listed_at=hours(), leaves_at=hours(after=3)).drop("placed_at"))
+    assert made.spec.data.feeds["orders"].event_at == "leaves_at"
+    told = "what a row of orders tells happened at leaves_at: of the other times it lies closest to listed_at"
+    assert told in made.notes
+
+
+def test_an_event_time_found_by_its_name_is_told_and_changes_no_comment(drafted):
+    told = "what a row of weather tells happened at observed_at: its name says so"
+    assert told in drafted.notes
+    assert told not in drafted.comments["data.feeds.weather"]
+
+
+def test_labels_that_take_long_are_a_warning(tmp_path):
+    frame = orders(hours(after=-24 * 400)).rename({"customer_since": "event_at", "placed_at": "listed_at"})
+    made = feeds_of(tmp_path, frame)
+    assert made.spec.data.feeds["orders"].event_at == "event_at"  # its name says so
+    (warning,) = made.warnings
+    assert warning.startswith("labels count as complete only 401 d after their day")
+    assert "check event_at of orders (event_at)" in warning
+    assert warning in made.comments["data.label"]
+    assert parse_spec(dump_spec(made.spec, made.comments)) == made.spec
+
+
+def test_rows_known_long_before_their_event_are_a_warning(tmp_path):
+    made = feeds_of(tmp_path, orders([START - timedelta(days=i % 1500 + 1) for i in range(COUNT)]))
+    assert any(
+        "is typically known" in warning and "(customer_since, then placed_at)" in warning for warning in made.warnings
+    )

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from holdfast.core.protocols import Batch
-from holdfast.core.records import FileRef
+from holdfast.core.records import FileRef, Mark
 from holdfast.core.signature import Column
 from holdfast.core.spec import Data, Decide, Feed, Gate, Label, Model, ReleasePlan, Step, SystemSpec
 from holdfast.engines.memory import MemoryCatalog, MemoryLake
 from holdfast.errors import SourceError
-from holdfast.flow.ingestion import Ingested, feed_tables, forget, ingest, intake, lineage
+from holdfast.flow.ingestion import Ingested, feed_tables, forget, ingest, intake, lineage, quarantine_reasons
 from holdfast.flow.joins import assemble
 from holdfast.flow.rows import row_ids
 
@@ -361,3 +361,76 @@ def test_a_system_that_took_in_nothing_has_nothing_to_forget(place):
     forget(place.catalog, SPEC)
     with place.catalog.read() as tx:
         assert lineage(tx, SPEC) == ()
+
+
+def changed(**settings: object) -> SystemSpec:
+    feeds = {**SPEC.data.feeds, "trips": replace(SPEC.data.feeds["trips"], **settings)}
+    return replace(SPEC, data=replace(SPEC.data, feeds=feeds))
+
+
+CHOSEN_WRONG = TRIPS.with_columns(since=pl.Series([at(-1000), None]), id=pl.Series(["x", "y"]))
+
+
+def test_files_are_read_again_once_what_decides_quarantine_changed(place):
+    place.sources["trips"] = Given(a=CHOSEN_WRONG)
+    assert place.ingest(changed(event_at="since")).feeds["trips"].rows_quarantined == 1
+    assert quarantine_reasons(place.lake, "trips", "trips") == {"since is missing": 1}
+    done = place.ingest().feeds["trips"]
+    assert (done.rows_read, done.rows_kept, done.rows_quarantined) == (2, 2, 0)
+    assert quarantine_reasons(place.lake, "trips", "trips") == {}
+    assert place.tables()["trips"]["id"].to_list() == ["x", "y"]
+    with place.catalog.read() as tx:
+        assert [file.quarantined for file in intake(tx, "trips", "trips").files] == [0]
+    assert place.ingest().feeds["trips"].rows_read == 0
+    assert place.sources["ends"].reads == 1
+
+
+def test_rows_that_were_kept_go_to_quarantine_when_a_worse_column_is_chosen(place):
+    place.sources["trips"] = Given(a=CHOSEN_WRONG)
+    place.ingest()
+    worse = changed(event_at="since")
+    assert place.ingest(worse).feeds["trips"].rows_quarantined == 1
+    assert assemble(worse.data, place.tables())["key"].to_list() == ["x"]
+
+
+def test_another_known_at_is_read_again_and_each_row_stays_one(place):
+    place.ingest(changed(known_at="planned_at"))
+    place.ingest()
+    assert place.tables(until=at(10))["trips"]["id"].to_list() == [1, 2]
+    assert place.tables()["trips"]["id"].to_list() == [1, 2]
+    with place.catalog.read() as tx:
+        assert intake(tx, "trips", "trips").newest == at(10)
+
+
+def test_a_file_that_is_gone_is_not_forgotten_when_the_others_are_read_again(place):
+    place.add("trips", "b", TRIPS.with_columns(pl.col("id") + 10))
+    place.ingest(changed(event_at="listed_at"))
+    del place.sources["trips"].frames["a"]
+    assert place.ingest().feeds["trips"].rows_read == 2
+    assert sorted(place.tables()["trips"]["id"].to_list()) == [1, 2, 11, 12]
+    with place.catalog.read() as tx:
+        assert [file.name for file in intake(tx, "trips", "trips").files] == ["a", "b"]
+
+
+def test_another_key_is_refused_while_rows_keep_the_old_identity(place):
+    place.ingest()
+    with pytest.raises(
+        SourceError, match=r"feed 'trips': its key was id .* and is id, listed_at now.*--state DIRECTORY"
+    ):
+        place.ingest(changed(key=("id", "listed_at")))
+    assert place.ingest().feeds["trips"].rows_read == 0
+
+
+def test_another_key_is_read_again_while_no_row_was_kept(place):
+    place.sources["trips"] = Given(a=TRIPS.with_columns(ticket=pl.lit(None, pl.String)))
+    assert place.ingest(changed(key=("ticket",))).feeds["trips"].rows_kept == 0
+    assert place.ingest().feeds["trips"].rows_kept == 2
+
+
+def test_what_was_read_before_settings_were_written_down_is_not_read_again(place):
+    place.ingest()
+    with place.catalog.begin() as tx:
+        mark = tx.get(Mark, "trips", "ingest/trips")
+        tx.put(replace(mark, memory={**mark.memory, "deciding": None}))
+    assert place.ingest().feeds["trips"].rows_read == 0
+    assert place.ingest(changed(event_at="listed_at")).feeds["trips"].rows_read == 2

@@ -3,12 +3,17 @@
 import math
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from holdfast.core.evidence import Grade
+from holdfast.core.inputs import read_json
 from holdfast.core.model import Facts, Model
 from holdfast.core.protocols import Transaction
 from holdfast.core.records import FileRef, Run, Version
@@ -36,6 +41,16 @@ class Weighted:
 
     def run(self, x: np.ndarray) -> np.ndarray:
         return np.nan_to_num(x) @ np.array([0.1, 0.001]) + self.off
+
+
+class Blind(Model):
+    """A model that looks at nothing."""
+
+    def __init__(self, signature: Signature) -> None:
+        self.signature = signature
+
+    def predict_frame(self, frame: pl.DataFrame) -> np.ndarray:
+        return np.full(frame.height, 0.5)
 
 
 def a_model(signature: Signature = SIGNATURE, *, off: float = 0.0) -> Model:
@@ -90,6 +105,8 @@ def test_a_request_id_finds_its_first_row(answered: Transaction, lake: MemoryLak
 def test_an_unknown_prediction_is_refused_with_the_near_miss(answered: Transaction, lake: MemoryLake) -> None:
     with refused(NotFound, "no prediction 'r0:00'", "did you mean 'r0:0'?"):
         lineage.why(answered, lake, "orders", "r0:00", load)
+    with pytest.raises(NotFound, match=r"^no prediction 'nothing like it'$"):
+        lineage.why(answered, lake, "orders", "nothing like it", load)
     with refused(NotFound, "no prediction 'r0:0'"):
         lineage.replay(answered, lake, "other", "r0:0", load)
 
@@ -103,7 +120,53 @@ def test_the_input_that_moved_the_answer_most_comes_first(answered: Transaction,
 def test_an_input_that_may_not_be_missing_has_no_influence_to_tell(answered: Transaction, lake: MemoryLake) -> None:
     strict = replace(SIGNATURE, columns=(replace(COLUMNS[0], nullable=False), COLUMNS[1]))
     said = lineage.why(answered, lake, "orders", "r0:0", lambda version: a_model(strict))
-    assert [influence.column for influence in said.influences] == ["y"]
+    assert [(each.column, each.value, each.change) for each in said.influences] == [
+        ("y", 2.0, pytest.approx(-0.002)),
+        ("x", 3.0, None),
+    ]
+
+
+def test_every_input_is_listed_also_one_that_was_missing_or_moves_nothing(answered: Transaction, lake, traffic) -> None:
+    names = ("x", "y", "never_sent")
+    three = replace(SIGNATURE, columns=tuple(Column(name=name, type="number") for name in names))
+    traffic.answer([NOON], [0.002], keys=["b"], x=[None], y=[2.0])
+    said = lineage.why(answered, lake, "orders", "r1:0", lambda version: Blind(three))
+    assert [(each.column, each.value, each.change) for each in said.influences] == [
+        ("x", None, 0.0),
+        ("y", 2.0, 0.0),
+        ("never_sent", None, 0.0),
+    ]
+
+
+def test_an_influence_that_is_no_number_cannot_be_told(answered: Transaction, lake: MemoryLake) -> None:
+    said = lineage.why(answered, lake, "orders", "r0:0", lambda version: a_model(off=math.nan))
+    assert [each.change for each in said.influences] == [None, None]
+
+
+@given(
+    load=st.none() | st.floats(-20, 20),
+    hour=st.none() | st.integers(-3, 30),
+    carrier=st.none() | st.sampled_from(["AA", "UA", "ZZ", ""]),
+    is_late=st.none() | st.booleans(),
+)
+def test_as_many_inputs_are_marked_as_were_counted_outside(load: Any, hour: Any, carrier: Any, is_late: Any) -> None:
+    columns = (
+        Column(name="load", type="number", low=-10, high=10),
+        Column(name="hour", type="integer", low=0),
+        Column(name="carrier", type="category", categories=("AA", "UA")),
+        Column(name="is_late", type="boolean"),
+        Column(name="unbounded", type="category"),
+    )
+    signature = replace(SIGNATURE, columns=columns)
+    row = {"load": load, "hour": hour, "carrier": carrier, "is_late": is_late, "unbounded": "any"}
+    counted = read_json(signature, [row]).outside[0]
+    frame = pl.DataFrame(
+        {
+            name: pl.Series([value], dtype=pl.String if name in ("carrier", "unbounded") else pl.Float64, strict=False)
+            for name, value in row.items()
+        }
+    )
+    assert sum(each.is_outside for each in lineage.influences(Blind(signature), frame)) == counted
 
 
 def test_a_time_is_shown_as_one(answered: Transaction, lake: MemoryLake, traffic) -> None:

@@ -333,7 +333,7 @@ def test_taking_back_again_goes_further_back_and_never_to_what_was_rolled_back(t
         entered(tx, f"run-{number}", day=number, plan=plan)
     assert releases.take_back(tx, "orders", "bad", START + 4 * DAY) == "2"
     assert releases.take_back(tx, "orders", "bad too", START + 5 * DAY) == "1"
-    with refused(NotFound, "earlier live version"):
+    with refused(NotFound, "version 1 is the first live version; there is nothing to go back to"):
         releases.take_back(tx, "orders", "all bad", START + 6 * DAY)
     assert current_route(tx, "orders").live == "1"
 

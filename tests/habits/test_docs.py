@@ -12,7 +12,7 @@ import pytest
 
 import holdfast
 from holdfast import errors
-from holdfast.cli.app import COMMANDS
+from holdfast.cli.app import COMMANDS, LazyCommand
 from holdfast.core import evidence, kinds, spec
 from holdfast.core.specfile import parse_spec
 
@@ -32,6 +32,7 @@ SECTIONS = [
 LINK = re.compile(r"\]\(([^)#\s]+)(#[^)\s]*)?\)")
 SECTION_LINK = re.compile(r"\]\(([^)#\s]*)#([^)\s]+)\)")
 COMMAND = re.compile(r"(?:^|`|\$ |bin/|\d )holdfast ([a-z][a-z-]*)", re.MULTILINE)
+OPTION = re.compile(r"--[a-z][a-z-]*")
 FENCE = re.compile(r"^ *```yaml\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
 VARIABLE = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+")
 
@@ -44,6 +45,14 @@ def generator() -> ModuleType:
     module = importlib.util.module_from_spec(found)
     found.loader.exec_module(module)
     return module
+
+
+def options_of(name: str) -> set[str]:
+    """The long options of a command and of the commands below it, as its --help shows them."""
+    command = LazyCommand(name, *COMMANDS[name]).real()
+    parameters = [each for one in (command, *getattr(command, "commands", {}).values()) for each in one.params]
+    found = {option for each in parameters for option in (*each.opts, *each.secondary_opts)}
+    return {option for option in found if option.startswith("--")}
 
 
 def leads_somewhere(target: Path) -> bool:
@@ -94,6 +103,18 @@ def test_every_engine_is_described() -> None:
 def test_every_command_has_a_section() -> None:
     text = page("commands.md")
     assert [name for name in COMMANDS if f"## {name}\n" not in text] == []
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_of_a_command_stands_in_its_section(name: str) -> None:
+    section = page("commands.md").partition(f"\n## {name}\n")[2].partition("\n## ")[0]
+    assert options_of(name) - set(OPTION.findall(section)) == set()
+
+
+def test_the_search_for_options_finds_those_of_commands_and_of_their_commands() -> None:
+    assert {"--grpc-port", "--state"} <= options_of("up")
+    assert {"--record", "--no-record"} <= options_of("predict")
+    assert {"--role", "--json"} <= options_of("token")
 
 
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.__name__)

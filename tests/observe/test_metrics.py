@@ -6,8 +6,10 @@ import pytest
 from holdfast.core.answerer import Answerer
 from holdfast.core.clock import ManualClock
 from holdfast.observe.metrics import Metrics
-from holdfast.observe.tallies import Runs
+from holdfast.observe.tallies import Cached, LookUps, Runs
 from holdfast.testing.serving import NOW, SIGNATURE
+
+CACHED = Cached(versions={"1": LookUps(hits=1), "2": LookUps(hits=2, misses=1)}, entries=2)
 
 
 def answerer(version="1", system="flights", stage="live") -> Answerer:
@@ -28,7 +30,7 @@ def test_a_batch_is_counted_by_requests_rows_and_runs(metrics):
     metrics.ran(answerer(), 33, 2, [10.0, 20.0], 200.0, [300.0, 400.0])
     [found] = metrics.snapshot().answered
     assert found.key == ("flights", "1", "live")
-    assert (found.request.count, found.run_rows, found.run.count) == (2, 33, 1)
+    assert (found.request.count, found.rows, found.run.count) == (2, 33, 1)
     assert (found.queue.total_ns, found.run.total_ns, found.request.total_ns) == (30_000, 200_000, 700_000)
     assert found.shared_run_ns == 400_000, "each request of the batch had to wait for the whole run"
 
@@ -99,14 +101,6 @@ def test_names_that_callers_make_up_make_no_series(metrics):
     assert metrics.snapshot().refused == {"": {404: 50}}
 
 
-def test_answers_from_the_cache_are_requests_without_a_run(metrics):
-    ran(metrics, answerer())
-    metrics.remembered(answerer(), 3, 2, [5.0, 6.0])
-    [found] = metrics.snapshot().answered
-    assert (found.request.count, found.queue.count, found.run.count) == (3, 1, 1)
-    assert (found.cached, found.cached_rows, found.run_rows) == (2, 3, 1)
-
-
 def test_how_things_stand_is_asked_for_with_every_snapshot():
     asked = []
 
@@ -115,7 +109,7 @@ def test_how_things_stand_is_asked_for_with_every_snapshot():
         metrics.follows(generation=len(asked), systems=["flights"], held=["weather"], connections=7)
         metrics.waiting({"flights": 4, "weather": 0})
         metrics.recording(sent=10, written=8, shed=1, lost=1, lag_s=0.5)
-        metrics.cached("flights", hits=3, misses=1, entries=2, size_bytes=100)
+        metrics.cached({"flights": CACHED})
 
     metrics = Metrics("worker-0", ManualClock(NOW), refresh)
     metrics.snapshot()
@@ -124,7 +118,8 @@ def test_how_things_stand_is_asked_for_with_every_snapshot():
     assert (worker.name, worker.generation, worker.held, worker.connections) == ("worker-0", 2, ("weather",), 7)
     assert found.waiting == {"flights": 4}
     assert msgspec.structs.astuple(found.recording) == (10, 8, 1, 1, 0.5)
-    assert msgspec.structs.astuple(found.caches["flights"]) == (3, 1, 2, 100)
+    assert found.caches == {"flights": CACHED}
+    assert (CACHED.hits, CACHED.misses) == (3, 1)
 
 
 def test_the_last_answer_is_dated_by_the_snapshot_that_follows_it():

@@ -47,7 +47,14 @@ tests:
       - {series: 'holdfast_routes_generation{instance="a",worker="worker-0"}', values: '4x20'}
       - {series: 'holdfast_routes_generation{instance="a",worker="worker-1"}', values: '4x9 3x11'}
       - {series: 'process_start_time_seconds{job="holdfast",instance="a",worker="worker-1"}', values: '1 2 3 4 4x16'}
+      - {series: 'holdfast_record_lag_seconds{instance="a",worker="worker-0"}', values: '0.3x10 0.75x9'}
     alert_rule_test:
+      - {eval_time: 11m, alertname: HoldfastRecordLag, exp_alerts: []}
+      - eval_time: 13m
+        alertname: HoldfastRecordLag
+        exp_alerts:
+          - exp_labels: {severity: warn, instance: a}
+            exp_annotations: {summary: 'Rows wait 750ms to be recorded. Is the disk slow?'}
       - eval_time: 15m
         alertname: HoldfastErrors
         exp_alerts:

@@ -7,6 +7,7 @@ from holdfast.core.answerer import Answerer
 from holdfast.core.clock import ManualClock
 from holdfast.observe.metrics import Metrics
 from holdfast.observe.statistics import Duration, statistics
+from holdfast.observe.tallies import Cached, LookUps
 from holdfast.testing.serving import NOW, SIGNATURE
 
 ROUTED = [("flights", "1"), ("flights", "2"), ("weather", "1")]
@@ -28,6 +29,7 @@ def snapshots():
         )
         metrics.ran(by, 8 * place, place, [10.0] * place, 200.0, [300.0] * place)
         metrics.failed(by, 1, total_us=50.0)
+        metrics.cached({"flights": Cached(versions={"1": LookUps(hits=place, misses=5)}, entries=5)})
         made.append(metrics.snapshot())
     return made
 
@@ -41,6 +43,7 @@ def test_statistics_are_those_of_all_workers_and_stages(snapshots):
     assert stats.fail == Duration(count=2, ns=100_000)
     assert stats.queue == Duration(count=3, ns=30_000)
     assert stats.compute_infer == Duration(count=3, ns=600_000)
+    assert (stats.cache_hit, stats.cache_miss) == (Duration(count=3), Duration(count=10))
     assert [(each.batch_size, each.compute_infer.count, each.compute_infer.ns) for each in found.batch_stats] == [
         (8, 1, 200_000),
         (16, 1, 200_000),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from holdfast.core.answerer import Answerer
 from holdfast.core.clock import ManualClock
 from holdfast.observe.metrics import Metrics
-from holdfast.observe.tallies import CELLS, EDGES_US, Snapshot, Tally, spent
+from holdfast.observe.tallies import CELLS, EDGES_US, Cached, LookUps, Snapshot, Tally, spent
 from holdfast.testing.serving import NOW, SIGNATURE
 
 TIMES = st.floats(0, 2e7, allow_nan=False)
@@ -34,14 +34,6 @@ EVENTS = st.one_of(
     batches(),
     st.tuples(st.just("failed"), st.tuples(st.sampled_from(VERSIONS), st.integers(1, 9))),
     st.tuples(st.just("refused"), st.tuples(st.sampled_from(["flights", "weather"]), st.sampled_from([422, 429]))),
-    st.tuples(
-        st.just("remembered"),
-        st.tuples(st.sampled_from(VERSIONS), st.integers(1, 9), st.just(1), TIMES.map(lambda us: [us])),
-    ),
-    st.tuples(
-        st.just("took"),
-        st.tuples(st.just("flights"), st.sampled_from(["decode", "record"]), st.lists(TIMES, min_size=1, max_size=3)),
-    ),
 )
 
 
@@ -104,7 +96,7 @@ def test_nothing_measured_has_no_quantiles():
 
 
 def test_what_takes_longer_than_the_last_edge_is_reported_as_that_edge():
-    tally = counted("w", [("took", ("flights", "record", [5e7]))]).phases["flights"]["record"]
+    tally = counted("w", [("ran", (VERSIONS[0], 1, 1, [5e7], 1.0, [5e7]))]).answered[0].queue
     assert tally.quantile_us(0.5) == EDGES_US[-1]
 
 
@@ -115,15 +107,23 @@ def test_parts_of_the_path_are_told_in_their_order_over_all_versions():
             ("ran", (VERSIONS[0], 2, 2, [10.0, 10.0], 200.0, [300.0, 300.0])),
             ("ran", (VERSIONS[1], 1, 1, [40.0], 400.0, [600.0])),
             ("ran", (VERSIONS[2], 1, 1, [9e6], 9e6, [9e6])),
-            ("took", ("flights", "encode", [4.0])),
         ],
     )
     found = {each.phase: each for each in spent(snapshot, "flights")}
-    assert list(found) == ["queue", "run", "encode", "request"]
+    assert list(found) == ["queue", "run", "request"]
     assert (found["queue"].count, found["queue"].mean_us) == (3, 20.0)
     assert (found["run"].count, found["run"].mean_us) == (2, 300.0)
     assert 280 <= found["request"].p50_us <= 315
     assert 560 <= found["request"].p99_us <= 630
+
+
+def test_look_ups_are_added_by_version():
+    one = Snapshot(caches={"flights": Cached(versions={"1": LookUps(hits=3, misses=1)}, entries=1)})
+    two = Snapshot(caches={"flights": Cached(versions={"1": LookUps(hits=1), "2": LookUps(misses=4)}, entries=4)})
+    found = (one + two).caches["flights"]
+    assert found.versions == {"1": LookUps(hits=4, misses=1), "2": LookUps(misses=4)}
+    assert (found.hits, found.misses, found.entries) == (4, 5, 5)
+    assert one + two == two + one
 
 
 def test_several_snapshots_are_added_from_nothing():

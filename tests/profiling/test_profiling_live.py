@@ -9,6 +9,7 @@ from holdfast.core.clock import SystemClock
 from holdfast.core.signature import Column, Signature
 from holdfast.observe.metrics import Metrics
 from holdfast.observe.metricsfiles import publish
+from holdfast.observe.tallies import Cached, LookUps
 from holdfast.profiling.live import counts_of, live_of
 from holdfast.state import memory_state
 
@@ -26,7 +27,7 @@ def counted(worker: str) -> Metrics:
     metrics.ran(answerer("other", "1"), 500, 1, np.full(1, 9e5), 9e5, np.full(1, 9e5))
     metrics.refused("late", 429)
     metrics.general({"late": 3, "other": 1})
-    metrics.cached("late", hits=3, misses=1)
+    metrics.cached({"late": Cached(versions={"1": LookUps(hits=3, misses=1)})})
     metrics.recording(sent=12, written=12, shed=0, lost=0, lag_s=0.2)
     return metrics
 
@@ -41,7 +42,7 @@ def test_workers_and_versions_of_one_system_are_taken_together() -> None:
     queue = found.part("queue")
     assert queue is not None
     assert (queue.count, queue.mean_us) == (16, 30.0)
-    assert found.part("decode") is None
+    assert [part.phase for part in found.parts] == ["queue", "run", "request"]
 
 
 def test_a_system_that_was_not_asked_yet_has_no_counts() -> None:

@@ -67,7 +67,7 @@ def test_nobody_is_left_waiting_when_the_data_plane_breaks(served, row, monkeypa
 
     monkeypatch.setattr(served.plane, "run", broken)
     outcomes = together(served, ask(row, "q1"), ask(row, "q2"))
-    assert [str(o).partition(";")[0] for o in outcomes] == ["the request failed (RuntimeError: broken)"] * 2
+    assert [str(o).partition(";")[0] for o in outcomes] == ["the request failed (RuntimeError)"] * 2
     with pytest.raises(HoldfastError):
         raise outcomes[0]
 

@@ -1,3 +1,4 @@
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -5,9 +6,11 @@ from hypothesis import strategies as st
 
 from holdfast.core.inputs import read_columns
 from holdfast.core.model import Model
+from holdfast.core.routes import Routes
 from holdfast.core.signature import Column, Signature
 from holdfast.core.transform import Encoding, Transform
 from holdfast.serve.caching import CachedModel
+from holdfast.serve.lanes import Prepared, prepare
 
 SIGNATURE = Signature(
     columns=(Column(name="a", type="number"), Column(name="b", type="category")),
@@ -89,3 +92,49 @@ def test_a_system_asks_for_its_cache_in_its_file(world, row):
     world.serve(cache=0)
     assert world.plane.lanes("flights").live.model is lane.model.model
     assert world.loads == ["v1"]
+
+
+def looked_up(prepared):
+    """The counts of a system: by version, and its entries."""
+    cached = prepared.caches()["flights"]
+    return {version: (each.hits, each.misses) for version, each in cached.versions.items()}, cached.entries
+
+
+def follow(world, in_force, live, canary=None, cache=10):
+    routed = world.system(live, canary, share=0.1 if canary else 0.0, cache=cache)
+    return prepare(Routes(generation=1, systems={"flights": routed}), in_force, lambda _: made(1).model)
+
+
+def test_counts_outlive_promotion_the_end_of_the_cache_and_of_the_system(world):
+    prepared = follow(world, Prepared(), "v1", "v2")
+    lanes = prepared.systems["flights"]
+    lanes.live.model.predict(rows([1.0, 1.0, 2.0]))
+    lanes.live.model.predict(rows([1.0]))
+    lanes.canary.model.predict(rows([5.0]))
+    assert looked_up(prepared) == ({"1": (1, 3), "2": (0, 1)}, 3)
+    prepared = follow(world, prepared, "v2")
+    prepared.systems["flights"].live.model.predict(rows([5.0]))
+    assert looked_up(prepared) == ({"1": (1, 3), "2": (1, 1)}, 1), "the promoted version keeps its answers"
+    prepared = follow(world, prepared, "v2", cache=0)
+    assert looked_up(prepared) == ({"1": (1, 3), "2": (1, 1)}, 0)
+    gone = prepare(Routes(generation=2), prepared, world.load)
+    assert looked_up(gone) == ({"1": (1, 3), "2": (1, 1)}, 0)
+    prepared = follow(world, gone, "v2")
+    prepared.systems["flights"].live.model.predict(rows([5.0]))
+    assert looked_up(prepared) == ({"1": (1, 3), "2": (1, 2)}, 1)
+
+
+def test_two_versions_of_one_artifact_share_answers_and_count_each_row_once(world):
+    one = world.version("v1")
+    routed = msgspec.structs.replace(
+        world.system("v1", cache=10), canary=msgspec.structs.replace(one, version="2"), canary_share=0.1
+    )
+    prepared = prepare(Routes(generation=1, systems={"flights": routed}), Prepared(), lambda _: made(1).model)
+    lanes = prepared.systems["flights"]
+    lanes.live.model.predict(rows([1.0, 2.0]))
+    lanes.canary.model.predict(rows([1.0, 3.0]))
+    assert looked_up(prepared) == ({"1": (0, 2), "2": (1, 1)}, 3)
+
+
+def test_a_system_without_a_cache_has_no_counts_of_one(world):
+    assert follow(world, Prepared(), "v1", cache=0).caches() == {}

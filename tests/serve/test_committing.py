@@ -497,7 +497,7 @@ def test_a_failed_sync_refuses_its_rows_and_those_that_were_written_before_it_en
     bench.disk.is_broken = False
     bench.turn()
     assert all(is_refused(bench.outcomes[name]) for name in names)
-    assert "cannot sync; then send the request again with the same id" in str(bench.outcomes[names[0]][0])
+    assert "i/o error; send the request again with the same id" in str(bench.outcomes[names[0]][0])
     for _ in range(2):  # the writer may have one more failure to tell
         bench.clock.s += 0.2
         names.append(bench.append())

@@ -166,7 +166,7 @@ def test_what_cannot_be_recorded_is_not_answered(world, row, full_disk):
 
 
 def test_a_model_that_fails_is_recorded_as_failed(served, row):
-    with pytest.raises(HoldfastError, match=r"version 1 of 'flights' failed \(ArithmeticError: thirteen\)"):
+    with pytest.raises(HoldfastError, match=r"version 1 of 'flights' failed \(ArithmeticError\)"):
         served.plane.predict("flights", ask(row | {"dep_hour": 13}))
     [recorded] = served.recorded().to_dicts()
     assert (recorded["status"], recorded["in.dep_hour"], recorded["out.probability"]) == ("failed", 13.0, None)

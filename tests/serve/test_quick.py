@@ -93,3 +93,21 @@ def test_every_call_gets_the_outputs_of_its_own_rows(call, served):
     head, raw = calls[2].payload[: calls[2].json_length], calls[2].payload[calls[2].json_length :]
     assert np.frombuffer(raw).tolist() == [2.5]
     assert json.loads(head)["parameters"] == {"stage": "live", "outside": 2}
+
+
+def test_an_origin_that_breaks_keeps_no_other_from_its_answer(call, served, caplog):
+    class Breaking:
+        def answered(self, call):
+            raise RuntimeError("gone")
+
+    class Remembering:
+        payload = b""
+
+        def answered(self, call):
+            Remembering.payload = call.payload
+
+    first, second = call([8.0, 500.0, "AA", True], request_id="a"), call([9.0, 500.0, "AA", True], request_id="b")
+    first.origin, second.origin = Breaking(), Remembering()
+    served.plane.run_quick(served.plane.lanes("flights"), [first, second])
+    assert b'"id":"b"' in Remembering.payload
+    assert "an answer could not be given" in caplog.text

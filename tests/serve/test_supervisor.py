@@ -230,3 +230,9 @@ def test_a_worker_that_holds_the_system_back_has_not_acknowledged(tmp_path):
     assert await_generation(tmp_path, 7, ["worker-0"], deadline_s=0.0, system="flights") == ["worker-0"]
     assert await_generation(tmp_path, 7, ["worker-0"], deadline_s=0.0, system="trains") == []
     assert await_generation(tmp_path, 7, ["worker-0"], deadline_s=0.0) == ["worker-0"]
+
+
+def test_a_worker_that_cannot_read_the_routes_has_not_acknowledged(tmp_path):
+    # It serves what was served last, whatever number that carries.
+    write_heartbeat(tmp_path, "worker-0", Heartbeat(pid=1, generation=7, at="now", error="routes.json: damaged"))
+    assert await_generation(tmp_path, 7, ["worker-0"], deadline_s=0.0) == ["worker-0"]

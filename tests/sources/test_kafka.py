@@ -94,6 +94,36 @@ def test_a_broker_that_is_not_there_is_named_a_problem_of_brokers(monkeypatch: p
         kafka.KafkaStream(brokers="127.0.0.1:1", source="rows", group="g", settings={"log_level": "0"})
 
 
+def test_a_broker_that_is_not_there_is_said_once_and_librdkafka_writes_nothing_itself(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from holdfast.sources import kafka
+
+    monkeypatch.setattr(kafka, "DELIVERY_S", 1.0)
+    with refused(SourceError, "cannot be reached"):
+        kafka.KafkaStream(brokers="127.0.0.1:1,127.0.0.1:2", source="rows", group="g")
+    told = [record.getMessage() for record in caplog.records if "127.0.0.1" in record.getMessage()]
+    assert len(told) == 1, caplog.text
+    assert capfd.readouterr().err == ""
+
+
+def test_a_problem_is_said_again_after_a_minute_and_another_one_at_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from holdfast.sources import kafka
+
+    now_s = [100.0]
+    monkeypatch.setattr(kafka, "stopwatch_s", lambda: now_s[0])
+    trouble = kafka._Trouble()
+    for after_s, code in ((0, ck.KafkaError._TRANSPORT), (1, ck.KafkaError._ALL_BROKERS_DOWN), (1, ck.KafkaError._SSL)):
+        now_s[0] = 100.0 + after_s
+        trouble(ck.KafkaError(code))
+    assert len(caplog.records) == 2
+    now_s[0] = 160.0
+    trouble(ck.KafkaError(ck.KafkaError._RESOLVE))
+    assert len(caplog.records) == 3
+
+
 def test_without_the_library_the_command_names_the_extra(tmp_path: Path) -> None:
     script = "import sys; sys.modules['confluent_kafka'] = None; from holdfast.cli.app import main; main()"
     argv = [sys.executable, "-c", script, "stream", "--brokers", "b", "--from", "rows", "--state", str(tmp_path)]

@@ -445,6 +445,16 @@ async def test_only_those_with_a_token_may_ask(world, row):
     assert call.service.refused == 5
 
 
+@in_loop
+@pytest.mark.parametrize("method", ["ModelInfer", "ModelStreamInfer"])
+async def test_nothing_is_kept_for_those_who_may_not_enter(world, method):
+    world.follow(tokens=(TokenHash(sha256="0" * 64, role="client"),), flights=world.system("v1"))
+    call = Caller(world)
+    stream_id = call.start(method)
+    await call.send(stream_id, b"\0" + struct.pack(">I", 2**20) + bytes(1000))
+    assert call.ended(stream_id).status == "UNAUTHENTICATED"
+
+
 def served_caller(world):
     return world.recorded()["caller"].to_list()
 
@@ -497,7 +507,7 @@ def _wrong(row):
         "a datatype that is none": (unknown, "INVALID_ARGUMENT", "no datatype 'FLOAT'"),
         "shared memory": (shared, "INVALID_ARGUMENT", "cannot take effect"),
         "an output that is none": (output, "INVALID_ARGUMENT", "did you mean 'probability'"),
-        "a model that fails": (infer_request(row | {"dep_hour": 13}), "INTERNAL", "thirteen"),
+        "a model that fails": (infer_request(row | {"dep_hour": 13}), "INTERNAL", "ArithmeticError"),
         "no inputs": (INFERENCE["ModelInferRequest"](model_name="flights"), "INVALID_ARGUMENT", "no input"),
         "nothing": (INFERENCE["ModelInferRequest"](), "NOT_FOUND", "no model ''"),
         "no columns": (infer_request({"distance": typed.inputs[1].contents.fp64_contents[0]}), "INVALID_ARGUMENT", ""),

@@ -146,6 +146,10 @@ USUAL = {
         [("dep_hour", "FP64", [3], [1, 2, 3]), ("distance", "FP64", [3], [1, 2, float("nan")])]
     ),
     "a long id": one(8.0, id="i" * 199),
+    "an id that is the version": one(8.0, id="1"),
+    "an id that is the system": one(8.0, id="flights"),
+    "an id that is a word of the answer": one(8.0, id="model_name"),
+    "an id that is another": one(8.0, id="model_version"),
 }
 
 

@@ -405,3 +405,20 @@ def test_refused_requests_are_counted(call, row):
     call("POST", "/predict/flights", {"dep_hour": "x"})
     call("GET", "/nowhere")
     assert call.app.refused == 2
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "said"),
+    [
+        ("/predict/flights", b'{"rows": [{}], "key": ["a"]}', "did you mean 'keys'?"),
+        (
+            "/v2/models/flights/infer",
+            b'{"inputs": [{"name": "distance", "shape": [1], "datatype": "STRING", "data": ["a"]}]}',
+            "datatypes are BOOL, INT8",
+        ),
+    ],
+)
+def test_what_is_no_word_of_a_body_is_named_with_what_may_be_meant(call, path, body, said):
+    answer = call("POST", path, body)
+    assert answer.status_code == 422
+    assert said in answer.json()["error"]

@@ -2,11 +2,12 @@
 
 import sys
 from importlib import import_module
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from holdfast.cli.version import version
 from holdfast.errors import HoldfastError
 
 COMMANDS = {
@@ -49,13 +50,17 @@ class LazyCommand(TyperCommand):
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
         """The context of the real command: parsing, help and running are all its own."""
+        return self.real().make_context(info_name, args, parent, **extra)
+
+    def real(self) -> Any:
+        """The command that this one stands for; imports its module."""
         module, _, attribute = self._where.partition(":")
         found = getattr(import_module(module), attribute)
         if not isinstance(found, typer.Typer):
             app = typer.Typer(add_completion=False, rich_markup_mode=None)
             app.command(self.name)(found)
             found = app
-        return typer.main.get_command(found).make_context(info_name, args, parent, **extra)
+        return typer.main.get_command(found)
 
 
 class Commands(TyperGroup):
@@ -74,12 +79,23 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},  # commands take it over from here
 )
 
 
+def _tell_version(asked: bool) -> None:
+    if asked:
+        version()
+        raise typer.Exit
+
+
 @app.callback()
-def root() -> None:
-    """The options before a command: there are none but --help."""
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Print the versions and end.")
+    ] = False,
+) -> None:
+    """The options before a command."""
 
 
 def main() -> None:

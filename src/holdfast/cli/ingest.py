@@ -2,7 +2,6 @@
 
 from typing import Annotated
 
-import polars as pl
 import typer
 
 from holdfast.cli.arguments import HERE, STATE, AsJson, StateDirectory, SystemFile
@@ -10,13 +9,11 @@ from holdfast.cli.opened import opened
 from holdfast.cli.output import say, say_json, say_table, when
 from holdfast.cli.person import person
 from holdfast.core.clock import SystemClock
-from holdfast.core.protocols import QUARANTINE
 from holdfast.core.specfile import read_spec
-from holdfast.flow.ingestion import forget
-from holdfast.state import State, put_in_force
+from holdfast.flow.datasets import MOST_REASONS
+from holdfast.flow.ingestion import forget, quarantine_reasons
+from holdfast.state import put_in_force
 from holdfast.world import LakeFeeds
-
-MOST_REASONS = 5
 
 
 def ingest(
@@ -28,6 +25,7 @@ def ingest(
     """Put a system file in force and take in what its feeds have that was not taken in before.
 
     With --again every file is read once more, for when recorded rows were lost; a row that is there stays one row.
+    Says why rows are in quarantine, those of earlier files too.
     """
     spec = read_spec(file)
     now = SystemClock().now()
@@ -38,8 +36,8 @@ def ingest(
         if again:
             forget(here.catalog, spec)
         taken = feeds.ingest(now).feeds
-        bad = [name for name, feed in taken.items() if feed.rows_quarantined]
-        reasons = {name: _reasons(here, spec.system, name) for name in bad}
+        found = {name: quarantine_reasons(here.lake, spec.system, name) for name in taken}
+        reasons = {name: counts for name, counts in found.items() if counts}
     if as_json:
         say_json({"feeds": taken, "quarantine": reasons})
         return
@@ -58,10 +56,3 @@ def ingest(
     for name, counts in reasons.items():
         for reason, count in list(counts.items())[:MOST_REASONS]:
             say(f"quarantine of {name}, so far: {count:,} rows: {reason}")
-
-
-def _reasons(here: State, system: str, feed: str) -> dict[str, int]:
-    """Why the rows of a feed are in quarantine, most frequent first."""
-    held = here.lake.scan(f"{QUARANTINE.name}/{feed}", system)
-    counts = held.group_by("reason").len().sort("len", "reason", descending=[True, False])
-    return dict(counts.select("reason", pl.col("len")).iter_rows())

@@ -1,6 +1,7 @@
 """``holdfast init``: infer a system file from data."""
 
 from datetime import datetime
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated
 from zoneinfo import available_timezones
@@ -37,18 +38,26 @@ def init(
     folder = out.resolve().parent
     if not folder.is_dir():
         raise StateError(f"{out} cannot be written: there is no folder {folder}; make it, or change --out")
-    if timezone is not None and timezone not in available_timezones():
-        raise NotFound("time zone", timezone, available_timezones())
+    if timezone is not None and timezone not in (known := available_timezones()):
+        # Hundreds are known: those that are not near say nothing to anybody.
+        raise NotFound("time zone", timezone, get_close_matches(timezone, sorted(known), n=1))
     drafted = draft(data, label=label, system=system, timezone=timezone, root=folder, until=_start(until, timezone))
     text = dump_spec(drafted.spec, drafted.comments)
     parse_spec(text, file=str(out))  # what would not be accepted is said now, not by the next command
     out.write_text(text, encoding="utf-8")
     if as_json:
-        found = {"file": str(out), "hash": spec_hash(drafted.spec), "notes": drafted.notes}
+        found = {
+            "file": str(out),
+            "hash": spec_hash(drafted.spec),
+            "notes": drafted.notes,
+            "warnings": drafted.warnings,
+        }
         typer.echo(msgspec.json.encode(found).decode())
         return
     for note in drafted.notes:
         typer.echo(f"  - {note}")
+    for warning in drafted.warnings:
+        typer.echo(f"WARNING: {warning}", err=True)
     typer.echo(f"{out}: system '{drafted.spec.system}' with {len(drafted.spec.data.columns)} features; read it, then")
     typer.echo(f"  holdfast train {out}")
 

@@ -1,6 +1,7 @@
 """``holdfast predict``: scores a file of rows, however large, and goes on where it was stopped."""
 
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ from holdfast.core.clock import SystemClock, stopwatch_s
 from holdfast.core.records import Version
 from holdfast.core.spec import Serve
 from holdfast.engines.manifest import MemoryManifest
-from holdfast.errors import NotFound, StateError
+from holdfast.errors import NotFound, SourceError, StateError
 from holdfast.flow.registry import current_route, get_version
 from holdfast.lookups import only_system
 from holdfast.scoring import partial
@@ -81,7 +82,7 @@ def predict(
     """Score a file. Stopped anywhere, the same command goes on; the result appears under its name when it is whole."""
     _must_differ(rows, out, bad_rows)
     clock, began_s = SystemClock(), stopwatch_s()
-    with opened(state) as here, _Bar() as bar:
+    with _one_interrupt(), opened(state) as here, _Bar() as bar:
         scorer = scorer_of(here, system, version, event_at=event_at)
         if record and not scorer.event_at:
             raise StateError("a recorded row falls on the day of its event; name the column that says it: --event-at")
@@ -156,6 +157,25 @@ def scorer_of(here: State, system: str, version: str, *, event_at: str = "") -> 
 
 
 @contextmanager
+def _one_interrupt() -> Iterator[None]:
+    """The first Ctrl+C inside the block is raised; more of them do nothing, also after it.
+
+    The chunks under way are waited for and the last progress is written before the process ends, which is soon.
+    """
+
+    def stop(number: int, frame: object) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGINT) is stop:
+            signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
 def _durable(here: State) -> Iterator[Recorder]:
     """Records to the lake of a state so that what counts as scored is recorded even after a power cut."""
     lake = kinds.load("engines", "lake+files")(here.directory / "lake", MemoryManifest())
@@ -166,9 +186,10 @@ def _durable(here: State) -> Iterator[Recorder]:
 
 
 def _must_differ(rows: Path, out: Path, bad_rows: Path | None) -> None:
-    """Raises StateError for places that cannot work, before the long work whose result they are to hold."""
+    """Raises SourceError where there is no input, StateError for places that cannot work, before the long work whose
+    result they are to hold."""
     if not rows.is_file():
-        raise StateError(f"there is no file {rows}; name one with --in")
+        raise SourceError(f"there is no file {rows}; name one with --in")
     files = [file for file in (rows, out, bad_rows) if file is not None]
     if len({file.resolve() for file in files}) < len(files):
         raise StateError("--in, --out and --bad-rows must be different files")

@@ -26,7 +26,8 @@ def _processes(found: Status) -> None:
     if not found.is_up:
         say(f"{found.state}: nothing is up; `holdfast up` serves what is live")
         return
-    say(f"{found.state}: serving at {found.url}, console at {found.console}, routes {found.generation}")
+    grpc = f", gRPC at {found.grpc}" if found.grpc else ""
+    say(f"{found.state}: serving at {found.url}{grpc}, console at {found.console}, routes {found.generation}")
     rows = [
         (
             process.name,
@@ -51,6 +52,8 @@ def _system(view: SystemView) -> None:
     live = f"version {view.live} live since {when(view.live_since)}" if view.live else "no version live"
     canary = f", version {view.canary} answers {view.canary_share:.0%}" if view.canary else ""
     say(f"{view.system}: {live}{canary}")
+    if not view.is_recorded:
+        say("  nothing is recorded (serve.record: none)")
     if view.working_on:
         say(f"  training: {view.working_on}")
     if view.last_failure:

@@ -1,5 +1,6 @@
 """``holdfast stream``: answers the messages of a topic as they come, until it is told to stop."""
 
+import logging
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,8 @@ from holdfast.serve.dataplane import DataPlane
 from holdfast.serve.recording import Recorder
 from holdfast.sources.kafka import KafkaStream
 from holdfast.state import State, system_file
+
+log = logging.getLogger(__name__)
 
 LOOK_EVERY = timedelta(seconds=1)
 """How often it is looked whether another version answers by now."""
@@ -116,8 +119,11 @@ class _Routes:
             if generation == self._generation:
                 return
             routes = self._here.routes(tx)
-        self._plane.follow(routes)
-        self._generation = generation
+        held = self._plane.follow(routes).held
+        for system, why in held.items():
+            log.error("'%s' keeps its older version: %s", system, why)
+        if not held:  # else it is tried again at the next look
+            self._generation = generation
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from holdfast.cli.opened import opened
 from holdfast.cli.output import say, say_json, say_table
 from holdfast.cli.person import person
 from holdfast.core.clock import SystemClock
+from holdfast.core.evidence import Grade
 from holdfast.core.records import Job, Release, Run
 from holdfast.core.specfile import read_spec
 from holdfast.errors import Conflict, GateRefused, JobFailed
@@ -44,7 +45,7 @@ def train(file: SystemFile = HERE, state: StateDirectory = STATE, as_json: AsJso
         else:
             _tell(release, run)
     if release.state == "rejected":
-        raise GateRefused(f"{run.id} was not released: {release.why}")
+        raise GateRefused(_refusal(release, run, file))
 
 
 def open_new(here: State, file: Path, text: str, clock: SystemClock) -> System:
@@ -73,14 +74,21 @@ def _trained(system: System, name: str) -> tuple[Release, Run]:
         job = system.submit_training("asked for at the command line", by=person())
         progress.update("training")
         while True:
-            for said in system.push_on():
-                progress.console.print(said, highlight=False, markup=False)
+            done = system.push_on()
             with catalog.read() as tx:
                 job = find_one(tx, Job, job.id, name)
                 release = _release_of(tx.find(Release, name), job)
-                if job.state == "failed":
-                    raise JobFailed(job.message)
-                if release is not None and release.state not in ("candidate", "gated"):
+            # How it ended is told once, by the error or the table that follows.
+            ends = {f"{job.id} failed: {job.message}"} | (
+                {f"{release.id} {release.state}: {release.why}"} if release else set()
+            )
+            for said in done:
+                if said not in ends:
+                    progress.console.print(said, highlight=False, markup=False)
+            if job.state == "failed":
+                raise JobFailed(job.message)
+            if release is not None and release.state not in ("candidate", "gated"):
+                with catalog.read() as tx:
                     return release, find_one(tx, Run, release.run, name)
             time.sleep(LOOK_S)
 
@@ -88,6 +96,18 @@ def _trained(system: System, name: str) -> tuple[Release, Run]:
 def _release_of(releases: list[Release], job: Job) -> Release | None:
     run = job.result.get("run", "")
     return next((release for release in releases if run and release.run == run), None)
+
+
+def _refusal(release: Release, run: Run, file: Path) -> str:
+    """Which gates refused a candidate; why each did stands in the table of gates."""
+    failed = [v for v in release.evidence if v.grade in (Grade.FAIL, Grade.UNKNOWN)]
+    if not failed:
+        return f"{run.id} was not released: {release.why}"
+    names = ", ".join(verdict.monitor or verdict.check for verdict in failed)
+    said = f"{run.id} was not released: it did not pass {names}"
+    if any((verdict.check, verdict.monitor) == ("baseline", "linear") for verdict in failed):
+        said += f"; it does not beat the linear model: try `trainer: linear` in {file}"
+    return said
 
 
 def _tell(release: Release, run: Run) -> None:
@@ -100,4 +120,5 @@ def _tell(release: Release, run: Run) -> None:
     say()
     version = f"version {release.version} " if release.version else ""
     say(f"{run.id} took {run.took_s:.1f} s; {run.parity}")
-    say(f"{release.id}: {version}{release.state}: {release.why}")
+    why = "" if release.state == "rejected" else f": {release.why}"  # the gates above have said it
+    say(f"{release.id}: {version}{release.state}{why}")

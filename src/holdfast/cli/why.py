@@ -13,11 +13,11 @@ from holdfast.errors import HoldfastError, NotFound
 from holdfast.flow import lineage
 from holdfast.flow.lineage import Explanation, Replay
 from holdfast.lookups import system_names
-from holdfast.state import State
+from holdfast.state import State, system_file
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="A prediction's id, or a request's.")]
 T = TypeVar("T")
-MOST_INPUTS = 12
+ADVICE = "`holdfast why` takes a prediction_id from an answer"
 
 
 def why(id: Id, state: StateDirectory = STATE, system: SystemName = "", as_json: AsJson = False) -> None:
@@ -40,15 +40,24 @@ def replay(id: Id, state: StateDirectory = STATE, system: SystemName = "", as_js
 
 
 def _in_any(here: State, system: str, id: str, ask: Callable[[Transaction, str], T]) -> T:
-    """The answer of the first system that knows the prediction. Raises NotFound with the near miss of the last."""
+    """The answer of the first system that knows the prediction. Raises NotFound for what stands behind it, and
+    HoldfastError where no system knows it, with the near miss and why there may be none."""
     missing: NotFound | None = None
     with here.catalog.read() as tx:
-        for name in system_names(tx, system):
+        names = system_names(tx, system)
+        for name in names:
             try:
                 return ask(tx, name)
             except NotFound as error:
-                missing = error
-    raise missing or NotFound("prediction", id)
+                if error.what != "prediction":
+                    raise
+                missing = missing if missing and "did you mean" in str(missing) else error
+        silent = [name for name in names if here.spec(system_file(tx, name)).serve.record == "none"]
+    if len(names) == 1 and silent:
+        why_none = "this system records nothing (serve.record: none)"
+    else:
+        why_none = "; ".join(f"system '{name}' records nothing (serve.record: none)" for name in silent)
+    raise HoldfastError("; ".join(filter(None, (str(missing or NotFound("prediction", id)), ADVICE, why_none))))
 
 
 def _explain(found: Explanation) -> None:
@@ -62,12 +71,35 @@ def _explain(found: Explanation) -> None:
     files = ", ".join(f"{file.name} ({file.rows:,} rows)" for file in found.files)
     say(f"snapshot {found.snapshot} of {files}")
     if found.outside:
-        say(f"{found.outside} of its inputs lie outside what training saw")
+        say(f"{found.outside} of its inputs lie outside what training saw{_blanked(found)}")
     if found.incidents:
         say(f"open incidents then: {', '.join(found.incidents)}")
     say()
-    rows = [(i.column, "-" if i.value is None else i.value, f"{i.change:+.4f}") for i in found.influences[:MOST_INPUTS]]
-    say_table(("input", "value", "without it the answer changes by"), rows)
+    rows = [
+        (
+            each.column,
+            "-" if each.value is None else each.value,
+            changed(each.change),
+            "outside what training saw" if each.is_outside else "",
+        )
+        for each in found.influences
+    ]
+    say_table(("input", "value", "without it the answer changes by", ""), rows)
+
+
+def _blanked(found: Explanation) -> str:
+    """How many of the inputs outside cannot be marked, as a clause: what they held was taken as missing."""
+    count = found.outside - sum(each.is_outside for each in found.influences)
+    return f"; {count} of them taken as missing" if count > 0 else ""
+
+
+def changed(change: float | None) -> str:
+    """An influence in a few digits: 0 only where there is none, a dash where it cannot be told."""
+    if change is None:
+        return "-"
+    if not change:
+        return "0"
+    return f"{change:+.4f}" if abs(change) >= 0.0001 else f"{change:+.1e}"
 
 
 def _compare(found: Replay) -> None:

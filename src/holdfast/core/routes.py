@@ -99,12 +99,3 @@ def decode(data: bytes) -> Routes:
         return msgspec.json.decode(sealed.routes, type=Routes)
     except msgspec.ValidationError as error:
         raise StateError(f"the routes are not understood: {error}") from error
-
-
-def stage_of(system: RoutedSystem, version: str) -> ServingStage | None:
-    """The stage in which a version answers requests; None when it is not routed."""
-    if system.live is not None and system.live.version == version:
-        return "live"
-    if system.canary is not None and system.canary.version == version:
-        return "canary"
-    return None

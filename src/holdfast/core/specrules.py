@@ -5,6 +5,7 @@ A rule takes one section and yields ``(path within the section, message)`` for e
 
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+from difflib import get_close_matches
 from itertools import pairwise
 from typing import Any
 from zoneinfo import ZoneInfo, available_timezones
@@ -122,7 +123,10 @@ def _timezone(name: str) -> Broken:
     try:
         ZoneInfo(name)
     except (KeyError, ValueError, OSError):  # OSError: the name is a directory, such as America
-        yield "timezone", f"no time zone '{name}'{did_you_mean(name, sorted(available_timezones()))}"
+        yield (
+            "timezone",
+            f"no time zone '{name}'{did_you_mean(name, get_close_matches(name, sorted(available_timezones()), n=1))}",
+        )
 
 
 def check_validate(validate: Validate) -> Broken:

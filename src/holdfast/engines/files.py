@@ -286,7 +286,17 @@ class _FileWriter:
     def close(self) -> None:
         if self._is_closed:
             return
-        self._end()
+        try:
+            self._end()
+        except StateError:
+            segment = self._segment
+            if segment is not None and not segment.waiting_bytes:
+                # All its rows are written. Let go of it: it is read, and sealed, as that of a dead writer.
+                self._segment = None
+                segment.abandon()
+                self._is_closed = True
+                self._lake._forget(self)
+            raise
         self._is_closed = True
         self._lake._forget(self)
         if self._is_synced:

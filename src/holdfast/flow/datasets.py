@@ -1,7 +1,7 @@
 """Snapshots: assembled rows as known at a time in; an immutable, content-addressed dataset with its lineage out."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from io import BytesIO
 
@@ -15,8 +15,11 @@ from holdfast.core.records import FileRef, Snapshot
 from holdfast.core.signature import Column
 from holdfast.core.spec import SystemSpec
 from holdfast.errors import ExpectationFailed
+from holdfast.flow.ingestion import quarantine_reasons
 from holdfast.flow.rows import quarantine
 
+MOST_REASONS = 5
+"""How many reasons of rows in quarantine are said."""
 ASSEMBLED = "assembled rows"
 """What stands for the file of a row that was found bad after the feeds were joined."""
 
@@ -40,9 +43,10 @@ def take_snapshot(
     """Make an immutable dataset of assembled rows (see `joins.assemble`) as they were known at `now`.
 
     A row without a key, with a key that an earlier row has, or with an infinite number is left out and put into the
-    lake's quarantine of the predicted feed with its reason. Raises ExpectationFailed, with every verdict, when a hard
-    expectation does not hold: then nothing is stored. Values outside ranges and categories are told, not refused.
-    The same rows give the same bytes. The record is returned, not put: that belongs to the caller's transaction.
+    lake's quarantine of the predicted feed with its reason. Raises ExpectationFailed, with each that does not hold and
+    why rows are in quarantine, when a hard expectation is broken: then nothing is stored. Values outside ranges and
+    categories are told, not refused. The same rows give the same bytes. The record is returned, not put: that belongs
+    to the caller's transaction.
     """
     known = as_known(rows, now)
     reasons = _reasons(known, spec.data.columns.values())
@@ -51,7 +55,8 @@ def take_snapshot(
     read = known.height + origin.rows_quarantined if origin.rows_read is None else origin.rows_read
     quarantined = origin.rows_quarantined + int(is_bad.sum())
     verdicts = tuple(_verdicts(spec, good, now, read=read, quarantined=quarantined))
-    _stop_if_broken(spec, verdicts)
+    found_bad = dict(reasons.filter(is_bad).value_counts(sort=True).iter_rows())
+    _stop_if_broken(spec, verdicts, lake, found_bad)
     if lake is not None and is_bad.any():
         _quarantine(spec, lake, known.filter(is_bad), reasons.filter(is_bad), now)
     data = write_parquet(good)
@@ -184,11 +189,18 @@ def _outside(values: pl.Series, column: Column) -> float:
     return 1 - int(inside.sum()) / len(present) if len(present) else 0.0
 
 
-def _stop_if_broken(spec: SystemSpec, verdicts: Sequence[Verdict]) -> None:
+def _stop_if_broken(
+    spec: SystemSpec, verdicts: Sequence[Verdict], lake: Lake | None, found_bad: Mapping[str, int]
+) -> None:
     broken = [verdict for verdict in verdicts if verdict.grade is Grade.FAIL]
     if not broken:
         return
-    lines = [f"  {verdict.grade.value}: {verdict.why}" for verdict in sorted(verdicts, key=lambda v: v not in broken)]
+    lines = [f"  {verdict.grade.value}: {verdict.why}" for verdict in broken]
+    counts = dict(found_bad)
+    for reason, count in (quarantine_reasons(lake, spec.system, spec.data.rows) if lake is not None else {}).items():
+        counts[reason] = max(count, counts.get(reason, 0))  # what an earlier snapshot found is in the lake already
+    most = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MOST_REASONS]
+    lines += [f"  quarantine of {spec.data.rows}: {count:,} rows: {reason}" for reason, count in most]
     raise ExpectationFailed(
         f"system '{spec.system}': {len(broken)} of {len(verdicts)} expectations of the data do not hold: there is no "
         "snapshot; look at the quarantine and the feeds, or correct data.expect in the system file\n" + "\n".join(lines)

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 
 import msgspec
@@ -12,25 +13,41 @@ from holdfast.core import kinds
 from holdfast.core.protocols import Source
 from holdfast.errors import DataError, SourceError, did_you_mean
 
+DAY = timedelta(days=1)
 KNOWN_NAMES = ("known_at", "published_at", "listed_at", "available_at", "recorded_at", "received_at", "ingested_at")
 """Time columns that say when a row could be known, the best first."""
 EVENT_NAMES = ("event_at", "scheduled_at", "observed_at", "occurred_at", "happened_at", "departed_at")
 DATA = re.compile(r"(?P<stem>.+?)\.(?P<kind>csv|parquet|jsonl|ndjson)(?:\.gz|\.zst)?")
+MOST_MISSING = 0.01
+"""A time that is missing in a larger share of rows is no event time: each such row would go to quarantine."""
+LONG_BEFORE = timedelta(days=2)
+"""A time that typically lies further than this before its row was known tells of something else, such as a customer."""
+VERY_LONG = timedelta(days=90)
+"""A row that is predicted this long before its event, or a label that takes so long, is rather a wrong column."""
 PART = re.compile(r"(?P<name>.+?)-\d.*")
 
 
 class Found:
-    """What was inferred so far: notes for a person, comments by path of the system file."""
+    """What was inferred so far: notes for a person, what they must look at, comments by path of the system file."""
 
     def __init__(self) -> None:
         self.notes: list[str] = []
+        self.warnings: list[str] = []
         self.comments: dict[str, str] = {}
 
     def note(self, sentence: str, path: str = "") -> None:
         """Say what was inferred; with a path it also becomes a comment there."""
         self.notes.append(sentence)
         if path:
-            self.comments[path] = f"{self.comments[path]}\n{sentence}" if path in self.comments else sentence
+            self._comment(sentence, path)
+
+    def warn(self, sentence: str, path: str) -> None:
+        """Say what is probably wrong; it becomes a comment too."""
+        self.warnings.append(sentence)
+        self._comment(sentence, path)
+
+    def _comment(self, sentence: str, path: str) -> None:
+        self.comments[path] = f"{self.comments[path]}\n{sentence}" if path in self.comments else sentence
 
 
 class Table(msgspec.Struct, frozen=True, kw_only=True):
@@ -159,19 +176,55 @@ def pick_times(table: Table, *, is_rows: bool, truth_at: str | None, found: Foun
 
     A column with a name of KNOWN_NAMES says when a row could be known. Without one it is, in the feed that is
     predicted, the earliest time of the row, because a prediction is made before what it is about; in all others the
-    latest time, because a row is not known before it is complete. The event is a column of EVENT_NAMES, else the
-    first other time; never `truth_at`, when the label of a row was known, unless there is no other.
+    latest time, because a row is not known before it is complete. The event is what `_pick_event` finds among the
+    others; never `truth_at`, when the label of a row was known, unless there is no other.
     """
     if not table.times:
         return table
     named = [name for name in KNOWN_NAMES if name in table.times]
     known = named[0] if named else earliest_time(table) if is_rows else latest_time(table)
     others = [name for name in table.times if name not in (known, truth_at)] or [known]
-    event = next((name for name in EVENT_NAMES if name in others), others[0])
     if len(table.times) > 1:
         why = "its name says so" if named else f"it is the {'earliest' if is_rows else 'latest'} time"
         found.note(f"a row of {table.name} is known at {known}: {why}", f"data.feeds.{table.name}")
+    event = _pick_event(table, others, known, is_rows=is_rows, found=found)
+    after = _typically_after(table, event, known)
+    if is_rows and not named and after > VERY_LONG:
+        found.warn(
+            f"a row of {table.name} is typically known {after // DAY} d before its event ({known}, then {event}): "
+            "check that both columns are right",
+            f"data.feeds.{table.name}",
+        )
     return msgspec.structs.replace(table, known_at=known, event_at=event)
+
+
+def _pick_event(table: Table, others: list[str], known: str, *, is_rows: bool, found: Found) -> str:
+    """The time at which what a row tells happened: of `others`, or `known` itself where none of them can be it.
+
+    None that is missing in more than MOST_MISSING of rows; and, in the feed that is predicted, none without a name of
+    EVENT_NAMES that typically lies LONG_BEFORE `known`. A name decides first, then how close to `known` it lies.
+    """
+    usable = []
+    for name in others:
+        missing = table.frame[name].null_count() / max(1, table.frame.height)
+        before = -_typically_after(table, name, known)
+        if missing > MOST_MISSING:
+            found.note(f"{name} is no event time of {table.name}: it is missing in {missing:.1%} of rows")
+        elif is_rows and name not in EVENT_NAMES and before > LONG_BEFORE:
+            found.note(f"{name} is no event time of {table.name}: it typically lies {before // DAY} d before {known}")
+        else:
+            usable.append(name)
+    named = [name for name in EVENT_NAMES if name in usable]
+    event = min(named[:1] or usable, key=lambda name: _apart(table, name, known), default=known)
+    if len(table.times) < 2:
+        return event
+    if named:
+        found.note(f"what a row of {table.name} tells happened at {event}: its name says so")
+        return event
+    whys = ("no other time can be it", "no time beside these two can be it")
+    why = whys[len(usable)] if len(usable) < 2 else f"of the other times it lies closest to {known}"
+    found.note(f"what a row of {table.name} tells happened at {event}: {why}", f"data.feeds.{table.name}")
+    return event
 
 
 def earliest_time(table: Table) -> str:
@@ -189,6 +242,17 @@ def is_unique(series: pl.Series) -> bool:
     return (
         len(series) > 0 and not series.dtype.is_float() and not series.null_count() and series.n_unique() == len(series)
     )
+
+
+def _typically_after(table: Table, name: str, known: str) -> timedelta:
+    """How long after `known` a time lies, by the median of the rows that have both; negative where before."""
+    median = table.frame.select((pl.col(name) - pl.col(known)).median()).item()
+    return median if isinstance(median, timedelta) else timedelta(0)
+
+
+def _apart(table: Table, name: str, known: str) -> timedelta:
+    median = table.frame.select((pl.col(name) - pl.col(known)).abs().median()).item()
+    return median if isinstance(median, timedelta) else timedelta.max
 
 
 def _middle(series: pl.Series) -> float:

@@ -30,11 +30,20 @@ from holdfast.core.speclinks import RESERVED
 from holdfast.core.specwords import fill_names
 from holdfast.errors import DataError
 from holdfast.flow.columns import describe
-from holdfast.flow.draftfeeds import Found, Table, find_tables, latest_time, pick_label, pick_rows, pick_times
+from holdfast.flow.draftfeeds import (
+    DAY,
+    VERY_LONG,
+    Found,
+    Table,
+    find_tables,
+    latest_time,
+    pick_label,
+    pick_rows,
+    pick_times,
+)
 from holdfast.flow.draftjoins import join_feeds
 from holdfast.flow.joins import assemble
 
-DAY = timedelta(days=1)
 LEAST_UNITS = 30
 """What sticks to a version in a split needs so many values at least."""
 NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]+")
@@ -47,6 +56,8 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
 
     spec: SystemSpec
     notes: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+    """What is probably wrong, and must be looked at before the file is used; comments too."""
     comments: Mapping[str, str]
 
 
@@ -115,7 +126,7 @@ def draft(
     data = msgspec.structs.replace(data, label=_label(data, assembled, found), expect=_expect(data, assembled, found))
     task = _task(assembled["label"], label_column, found)
     spec = _system(data, system or _name_of(directory), task, _margin(assembled["label"], task))
-    return Draft(spec=spec, notes=tuple(found.notes), comments=found.comments)
+    return Draft(spec=spec, notes=tuple(found.notes), warnings=tuple(found.warnings), comments=found.comments)
 
 
 def _name_of(directory: Path) -> str:
@@ -153,6 +164,13 @@ def _label(data: Data, assembled: pl.DataFrame, found: Found) -> Label:
         f"labels count as complete {days} d after their day: {MATURE_QUANTILE:.1%} of them were known within that",
         "data.label",
     )
+    if days * DAY > VERY_LONG:
+        rows = data.feeds[data.rows]
+        found.warn(
+            f"labels count as complete only {days} d after their day, so nothing is judged, compared or noticed before "
+            f"that; check event_at of {data.rows} ({rows.event_at}) and known_at of the label ({data.label.known_at})",
+            "data.label",
+        )
     return msgspec.structs.replace(data.label, mature_after=days * DAY)
 
 

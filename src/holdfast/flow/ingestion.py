@@ -4,14 +4,14 @@ What was read is remembered per feed in a `Mark`, so that a batch is read once. 
 remembered: when the process dies in between it is read again, and the rows' identities keep one of each.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
 import polars as pl
 
-from holdfast.core.protocols import FEEDS, Batch, Catalog, Field, Lake, Source, Transaction
+from holdfast.core.protocols import FEEDS, QUARANTINE, Batch, Catalog, Field, Lake, Source, Transaction
 from holdfast.core.records import FileRef, Mark
 from holdfast.core.spec import SystemSpec
 from holdfast.errors import SourceError
@@ -28,6 +28,9 @@ from holdfast.flow.rows import (
     write,
 )
 
+TAKEN_BACK = "read again, and kept"
+"""The reason of a row that was in quarantine until its file was read again."""
+
 
 class TakenFile(msgspec.Struct, frozen=True, kw_only=True):
     """What was taken from one version of one file."""
@@ -36,6 +39,14 @@ class TakenFile(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str
     rows: int
     quarantined: int
+
+
+class Deciding(msgspec.Struct, frozen=True, kw_only=True):
+    """Settings of a feed that decide which of its rows can be used, and what identifies one."""
+
+    event_at: str | None
+    known_at: str | None
+    key: tuple[str, ...]
 
 
 class Intake(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,6 +58,12 @@ class Intake(msgspec.Struct, frozen=True, kw_only=True):
     """Columns and what they hold, as first seen."""
     newest: datetime | None = None
     """Newest `known_at`; None for a lookup table."""
+    deciding: Deciding | None = None
+    """As they were when the files were read; None where nobody wrote it down."""
+
+    @property
+    def rows_kept(self) -> int:
+        return sum(file.rows - file.quarantined for file in self.files)
 
 
 class FeedIngested(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,7 +93,8 @@ def ingest(spec: SystemSpec, sources: Mapping[str, Source], lake: Lake, catalog:
 
     A row that cannot be used (no known_at or event_at, no key, no value to join on, a value of the wrong type) goes to
     the lake table ``quarantine/<feed>`` with its reason. A changed file is read again; rows that share an identity
-    (the feed's `key`, or the whole row) are one, the last read wins. Raises SourceError after all other feeds were
+    (the feed's `key`, or the whole row) are one, the last read wins. Where a feed's `event_at` or `known_at` changed
+    since its files were read, those that are still there are read again. Raises SourceError after all other feeds were
     taken in, naming every feed that could not be read; what was taken in by then is kept.
     """
     done: dict[str, FeedIngested] = {}
@@ -112,6 +130,15 @@ def intake(tx: Transaction, system: str, feed: str) -> Intake:
     return msgspec.convert(mark.memory, Intake) if mark else Intake()
 
 
+def quarantine_reasons(lake: Lake, system: str, feed: str) -> dict[str, int]:
+    """Why rows of a feed are in quarantine and how many for each reason, most frequent first."""
+    held = lake.scan(f"{QUARANTINE.name}/{feed}", system)
+    if not held.height:
+        return {}
+    counts = held.filter(pl.col("reason") != TAKEN_BACK).group_by("reason").len()
+    return dict(counts.sort("len", "reason", descending=[True, False]).select("reason", "len").iter_rows())
+
+
 def lineage(tx: Transaction, spec: SystemSpec) -> tuple[FileRef, ...]:
     """Every file that went into the feeds of a system, in the order of feeds and reading."""
     return tuple(
@@ -142,20 +169,77 @@ def _ingest_feed(
     spec: SystemSpec, name: str, source: Source, lake: Lake, catalog: Catalog, now: datetime
 ) -> FeedIngested:
     with catalog.read() as tx:
-        taken = intake(tx, spec.system, name)
+        before = intake(tx, spec.system, name)
+    batches = list(source.batches())
+    taken = _as_decided(spec, name, before, batches)
+    if taken.deciding != before.deciding and before.files:
+        _remember(spec, name, taken, catalog, now)
     seen = {(file.name, file.sha256) for file in taken.files}
+    held: pl.DataFrame | None = None
     files = read = kept = 0
-    for batch in source.batches():
+    for batch in batches:
         if (batch.name, batch.sha256) in seen:
             continue
+        if held is None:
+            held = lake.scan(f"{QUARANTINE.name}/{name}", spec.system)
         frame = source.read(batch)
         rows = sort_out(spec.data, name, frame, taken.kinds, file=batch.name)
         taken = _append(spec, name, batch, rows, taken, lake, now)
-        with catalog.begin() as tx:
-            memory: dict[str, Any] = msgspec.to_builtins(taken)
-            tx.put(Mark(system=spec.system, id=f"ingest/{name}", last_at=now, memory=memory))
+        _take_back(spec, name, batch, rows, held, lake, now)
+        _remember(spec, name, taken, catalog, now)
         files, read, kept = files + 1, read + frame.height, kept + rows.good.height
     return FeedIngested(files=files, rows_read=read, rows_kept=kept, rows_quarantined=read - kept, newest=taken.newest)
+
+
+def _as_decided(spec: SystemSpec, name: str, taken: Intake, batches: Sequence[Batch]) -> Intake:
+    """What a feed has taken under the settings of the file: without the files that these make it read again.
+
+    A row keeps the identity it was written with, so with another key it would be there twice: then SourceError is
+    raised, unless no row was kept yet.
+    """
+    feed = spec.data.feeds[name]
+    deciding = Deciding(event_at=feed.event_at, known_at=feed.known_at, key=feed.key)
+    before = taken.deciding
+    if before is None or before == deciding:
+        return msgspec.structs.replace(taken, deciding=deciding)
+    if before.key != deciding.key and taken.rows_kept:
+        raise SourceError(
+            f"its key was {_named(before.key)} when its files were taken in, and is {_named(deciding.key)} now; rows "
+            "keep the identity they were read with, so put the old key back, or begin in a state of its own: "
+            "holdfast train FILE --state DIRECTORY"
+        )
+    there = {batch.name for batch in batches}
+    gone = tuple(file for file in taken.files if file.name not in there)
+    newest = taken.newest if before.known_at == deciding.known_at else None
+    return msgspec.structs.replace(taken, files=gone, newest=newest, deciding=deciding)
+
+
+def _named(key: Sequence[str]) -> str:
+    return ", ".join(key) or "the whole row"
+
+
+def _remember(spec: SystemSpec, name: str, taken: Intake, catalog: Catalog, now: datetime) -> None:
+    memory: dict[str, Any] = msgspec.to_builtins(taken)
+    with catalog.begin() as tx:
+        tx.put(Mark(system=spec.system, id=f"ingest/{name}", last_at=now, memory=memory))
+
+
+def _take_back(
+    spec: SystemSpec, name: str, batch: Batch, rows: Sorted, held: pl.DataFrame, lake: Lake, now: datetime
+) -> None:
+    """Say of rows in quarantine that they are in the feed by now: the same file was read again, and they can be used.
+
+    The lake is append-only, so that the later entry of a row stands for the earlier one.
+    """
+    if not held.height:
+        return
+    again = held.filter(
+        pl.col("row_id").str.starts_with(f"{batch.sha256[:16]}/"),
+        pl.col("reason") != TAKEN_BACK,
+        ~pl.col("row").is_in(rows.bad["row"].implode()),
+    )
+    if again.height:
+        quarantine(lake, name, spec.system, again.with_columns(reason=pl.lit(TAKEN_BACK)), now=now)
 
 
 def _append(
@@ -180,7 +264,7 @@ def _append(
         )
         quarantine(lake, name, spec.system, bad, now=now)
     file = TakenFile(name=batch.name, sha256=batch.sha256, rows=rows.read, quarantined=rows.bad.height)
-    return Intake(files=(*taken.files, file), kinds=rows.kinds, newest=newest)
+    return msgspec.structs.replace(taken, files=(*taken.files, file), kinds=rows.kinds, newest=newest)
 
 
 def _always(height: int) -> pl.Series:

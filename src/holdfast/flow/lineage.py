@@ -3,15 +3,16 @@
 import math
 from collections.abc import Callable
 from datetime import datetime
+from difflib import get_close_matches
 from typing import Any
 
 import msgspec
-import numpy as np
 import polars as pl
 
 from holdfast.core.model import Model
 from holdfast.core.protocols import LABELS, PREDICTIONS, Lake, Transaction
 from holdfast.core.records import FileRef, Incident, Run, Snapshot, Version
+from holdfast.core.signature import Column
 from holdfast.core.times import as_text
 from holdfast.errors import NotFound
 
@@ -24,8 +25,11 @@ class Influence(msgspec.Struct, frozen=True, kw_only=True):
 
     column: str
     value: float | str | None
-    """As it was sent; a time as ISO 8601 text."""
-    change: float
+    """As it was sent; a time as ISO 8601 text. None where it was missing, or was taken as missing."""
+    change: float | None
+    """None where it cannot be told: an input that may not be missing cannot be left out."""
+    is_outside: bool = False
+    """Whether the value lies outside what training saw."""
 
 
 class Explanation(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,7 +56,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     outside: int
     """How many inputs lay outside what training saw."""
     influences: tuple[Influence, ...]
-    """Most influential inputs first."""
+    """Every input, the most influential first; those whose influence cannot be told last."""
     incidents: tuple[str, ...]
     """Incidents that were open when it was answered."""
 
@@ -75,7 +79,8 @@ def find_prediction(lake: Lake, system: str, prediction_id: str) -> pl.DataFrame
     found = recorded.filter(pl.col("prediction_id").is_in(wanted)) if not recorded.is_empty() else recorded
     if found.is_empty():
         recent = recorded["prediction_id"].tail(200).to_list() if not recorded.is_empty() else []
-        raise NotFound("prediction", prediction_id, recent)
+        # Ids are random: those that are not near say nothing to anybody.
+        raise NotFound("prediction", prediction_id, get_close_matches(prediction_id, recent, n=1))
     return found.head(1)
 
 
@@ -140,21 +145,37 @@ def replay(tx: Transaction, lake: Lake, system: str, prediction_id: str, load: C
 
 def influences(model: Model, row: pl.DataFrame) -> tuple[Influence, ...]:
     """Each input's influence on one answer: leave it out (missing) and score again (occlusion; Robnik-Šikonja and
-    Kononenko 2008). Inputs that interact share their influence; the sum need not be the answer. An input that may not
-    be missing cannot be left out and is not in it."""
-    names = [column.name for column in model.signature.columns if column.nullable and column.name in row.columns]
-    instants = {column.name for column in model.signature.columns if column.type == "time"}
+    Kononenko 2008). Inputs that interact share their influence; the sum need not be the answer. The influence of an
+    input that may not be missing, and of one without which there is no finite answer, is None."""
+    columns = model.signature.columns
+    names = [column.name for column in columns if column.nullable and column.name in row.columns]
     without = [row.with_columns(pl.lit(None, row.schema[name]).alias(name)) for name in names]
     answers = model.predict_frame(pl.concat([row, *without]))
-    changes = answers[1:] - answers[0]
-    order = np.argsort(-np.abs(changes), kind="stable")
-    return tuple(
-        Influence(
-            column=names[i], value=_plain(row[names[i]][0], is_time=names[i] in instants), change=float(changes[i])
-        )
-        for i in order
-        if changes[i]
+    changes = dict(zip(names, (answers[1:] - answers[0]).tolist(), strict=True))
+    found = [_influence(column, row, changes.get(column.name)) for column in columns]
+    return tuple(sorted(found, key=lambda each: math.inf if each.change is None else -abs(each.change)))
+
+
+def _influence(column: Column, row: pl.DataFrame, change: float | None) -> Influence:
+    if column.name not in row.columns:  # it was missing, so without it nothing changes
+        return Influence(column=column.name, value=None, change=0.0 if column.nullable else None)
+    value = row[column.name][0]
+    told = change is not None and math.isfinite(change)
+    return Influence(
+        column=column.name,
+        value=_plain(value, is_time=column.type == "time"),
+        change=change if told else None,
+        is_outside=_is_outside(column, value),
     )
+
+
+def _is_outside(column: Column, value: Any) -> bool:
+    """Whether a recorded value lies outside what training saw; one that is missing does not, and no time does."""
+    if value is None or column.type == "time":
+        return False
+    if column.type == "category":
+        return bool(column.categories) and value not in column.categories
+    return (column.low is not None and value < column.low) or (column.high is not None and value > column.high)
 
 
 def _inputs(row: pl.DataFrame) -> pl.DataFrame:

@@ -20,6 +20,17 @@ Score = Callable[[str, pl.DataFrame], "np.ndarray[tuple[int], np.dtype[np.float6
 """Outputs (n,) of a version, by id, on rows that carry the inputs."""
 
 
+class NothingBefore(NotFound):
+    """No version was live before the one that is; `name` is that one, empty where none is."""
+
+    def __init__(self, live: str) -> None:
+        super().__init__("earlier live version", live)
+
+    def __str__(self) -> str:
+        now = f"version {self.name} is the first live version" if self.name else "no version is live yet"
+        return f"{now}; there is nothing to go back to"
+
+
 def open_release(tx: Transaction, system: str) -> Release | None:
     """The release that is under way, if any: there is at most one."""
     releases = tx.find(Release, system, state=OPEN_STATES)
@@ -123,7 +134,7 @@ def roll_back(tx: Transaction, release: Release, why: str, now: datetime, by: st
 def take_back(tx: Transaction, system: str, why: str, now: datetime, by: str = "holdfast") -> str:
     """Take the open release back, or else the live version; returns the version that is live now.
 
-    Raises NotFound where no version was live before.
+    Raises NothingBefore where no version was live before.
     """
     under_way = open_release(tx, system)
     live = registry.current_route(tx, system).live
@@ -137,10 +148,10 @@ def take_back(tx: Transaction, system: str, why: str, now: datetime, by: str = "
 
 
 def roll_back_live(tx: Transaction, system: str, why: str, now: datetime, by: str = "holdfast") -> str:
-    """Make the version that was live before live again; returns its id. Raises NotFound when there was none."""
+    """Make the version that was live before live again; returns its id. Raises NothingBefore when there was none."""
     before = registry.previous_live(tx, system)
     if not before:
-        raise NotFound("earlier live version to roll back to", registry.current_route(tx, system).live or "none")
+        raise NothingBefore(registry.current_route(tx, system).live)
     bad = registry.current_route(tx, system).live
     registry.move(tx, system, bad, "rolled_back", why, now, by)
     registry.move(tx, system, before, "live", f"back from version {bad}: {why}", now, by)

@@ -8,7 +8,7 @@ import msgspec
 
 from holdfast.observe.tallies import EDGES_US, Answered, Cached, Snapshot, Tally, by_version
 
-_SHOWN_US = (1, 2.5, 5, 10, *(m * 10**d for d in range(1, 7) for m in (2.5, 5, 10)))
+_SHOWN_US = tuple(m * 10**d for d in range(1, 7) for m in (2.5, 5, 10))
 _PLACES = {edge: EDGES_US.index(edge) for edge in _SHOWN_US}
 _ROWS = tuple(1 << power for power in range(15))
 _REASONS = {429: "REJECTED", 500: "BACKEND"}
@@ -54,19 +54,18 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
     read: Callable[[Shown], Samples]
 
 
-def _seconds(tally: Tally, from_us: float = 25) -> Histogram:
+def _seconds(tally: Tally) -> Histogram:
     """A tally by the edges that are shown, in seconds."""
     up_to = list(accumulate(tally.counts))
-    shown = [edge for edge in _SHOWN_US if edge >= from_us]
-    edges = [f"{edge / 1e6:.7f}".rstrip("0").rstrip(".") for edge in shown]
-    return Histogram(edges, [up_to[_PLACES[edge]] for edge in shown], up_to[-1], tally.total_ns / 1e9)
+    edges = [f"{edge / 1e6:.7f}".rstrip("0").rstrip(".") for edge in _SHOWN_US]
+    return Histogram(edges, [up_to[_PLACES[edge]] for edge in _SHOWN_US], up_to[-1], tally.total_ns / 1e9)
 
 
 def _batches(shown: Shown) -> Samples:
     for each in shown.counted.answered:
         up_to = [sum(runs.count for rows, runs in each.batches.items() if rows <= most) for most in _ROWS]
         count = sum(runs.count for runs in each.batches.values())
-        yield each.key, Histogram([str(most) for most in _ROWS], up_to, count, each.run_rows)
+        yield each.key, Histogram([str(most) for most in _ROWS], up_to, count, each.rows)
 
 
 def _requests(shown: Shown) -> Samples:
@@ -96,11 +95,6 @@ def _of_process(of: Callable[[Process], Value]) -> Callable[[Shown], Samples]:
 
 def _of_caches(of: Callable[[Cached], Value]) -> Callable[[Shown], Samples]:
     return lambda shown: (((system,), of(cache)) for system, cache in shown.counted.caches.items())
-
-
-def _phases(shown: Shown) -> Samples:
-    for system, phases in shown.counted.phases.items():
-        yield from (((system, phase), _seconds(tally, from_us=1)) for phase, tally in phases.items())
 
 
 def _held(shown: Shown) -> Samples:
@@ -154,14 +148,14 @@ FAMILIES: tuple[Family, ...] = (
         name="holdfast_run_seconds",
         kind="histogram",
         labels=_VERSION,
-        help="Time of one run of the model, once per batch.",
+        help="Time of one run of the model, looking up in the cache included, once per batch.",
         read=_of_versions(lambda each: _seconds(each.run)),
     ),
     Family(
         name="holdfast_batch_rows",
         kind="histogram",
         labels=_VERSION,
-        help="Rows per run of the model.",
+        help="Rows per batch, those from the cache too.",
         read=_batches,
     ),
     Family(
@@ -169,14 +163,7 @@ FAMILIES: tuple[Family, ...] = (
         kind="counter",
         labels=_VERSION,
         help="Rows answered, from the cache too.",
-        read=_of_versions(lambda each: each.run_rows + each.cached_rows),
-    ),
-    Family(
-        name="holdfast_phase_seconds",
-        kind="histogram",
-        labels=("system", "phase"),
-        help="Time of a part of the path, where it is measured: decode, encode, record.",
-        read=_phases,
+        read=_of_versions(lambda each: each.rows),
     ),
     Family(
         name="holdfast_queue_requests",
@@ -238,14 +225,14 @@ FAMILIES: tuple[Family, ...] = (
         name="holdfast_cache_hits_total",
         kind="counter",
         labels=("system",),
-        help="Requests answered from the cache.",
+        help="Rows answered from the cache.",
         read=_of_caches(lambda cache: cache.hits),
     ),
     Family(
         name="holdfast_cache_misses_total",
         kind="counter",
         labels=("system",),
-        help="Requests that the cache did not know.",
+        help="Rows that the cache did not know.",
         read=_of_caches(lambda cache: cache.misses),
     ),
     Family(
@@ -254,13 +241,6 @@ FAMILIES: tuple[Family, ...] = (
         labels=("system",),
         help="Answers in the cache.",
         read=_of_caches(lambda cache: cache.entries),
-    ),
-    Family(
-        name="holdfast_cache_bytes",
-        kind="gauge",
-        labels=("system",),
-        help="Size of the cache.",
-        read=_of_caches(lambda cache: cache.size_bytes),
     ),
     Family(
         name="nv_inference_request_success",
@@ -280,14 +260,14 @@ FAMILIES: tuple[Family, ...] = (
         name="nv_inference_count",
         kind="counter",
         labels=_MODEL,
-        help="Rows that were run, without those from the cache.",
-        read=_of_models(lambda each: each.run_rows),
+        help="Rows answered, unlike Triton's with those from the cache.",
+        read=_of_models(lambda each: each.rows),
     ),
     Family(
         name="nv_inference_exec_count",
         kind="counter",
         labels=_MODEL,
-        help="Runs of the model.",
+        help="Batches answered, also those wholly from the cache.",
         read=_of_models(lambda each: each.run.count),
     ),
     Family(
@@ -322,14 +302,14 @@ FAMILIES: tuple[Family, ...] = (
         name="nv_cache_num_hits_per_model",
         kind="counter",
         labels=("model",),
-        help="Requests answered from the cache.",
+        help="Rows answered from the cache.",
         read=_of_caches(lambda cache: cache.hits),
     ),
     Family(
         name="nv_cache_num_misses_per_model",
         kind="counter",
         labels=("model",),
-        help="Requests that the cache did not know.",
+        help="Rows that the cache did not know.",
         read=_of_caches(lambda cache: cache.misses),
     ),
     Family(

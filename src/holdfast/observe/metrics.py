@@ -18,7 +18,6 @@ from holdfast.observe.tallies import (
     EXACT_ROWS,
     Answered,
     Cached,
-    PhaseName,
     Recording,
     Runs,
     Snapshot,
@@ -68,8 +67,6 @@ class _Version:
 
     __slots__ = (
         "aside",
-        "cached",
-        "cached_rows",
         "failed",
         "failed_ns",
         "last_ms",
@@ -77,12 +74,12 @@ class _Version:
         "requests",
         "rows",
         "run",
-        "run_rows",
         "run_us",
         "shared_run_ns",
         "sizes",
         "sizes_ns",
         "total",
+        "total_rows",
     )
 
     def __init__(self) -> None:
@@ -93,9 +90,7 @@ class _Version:
         self.run_us: list[float] = []
         self.sizes: IntArray = np.zeros(_SIZES, dtype=np.int64)
         self.sizes_ns: IntArray = np.zeros(_SIZES, dtype=np.int64)
-        self.run_rows = 0
-        self.cached = 0
-        self.cached_rows = 0
+        self.total_rows = 0
         self.shared_run_ns = 0
         self.failed: Counter[int] = Counter()
         self.failed_ns = 0
@@ -113,7 +108,7 @@ class _Version:
         self.run.count()
         run_ns, places = _nanoseconds(run_us), _places_of(rows)
         self.shared_run_ns += int((run_ns * requests).sum())
-        self.run_rows += int(rows.sum())
+        self.total_rows += int(rows.sum())
         np.add.at(self.sizes, places, 1)
         np.add.at(self.sizes_ns, places, run_ns)
         self.requests, self.rows, self.run_us = [], [], []
@@ -133,11 +128,10 @@ class Metrics:
         self._known: dict[int, tuple[Answerer, _Version]] = {}
         self._versions: dict[tuple[str, str, str], _Version] = {}
         self._refused: dict[str, Counter[int]] = {}
-        self._phases: dict[str, dict[PhaseName, _Times]] = {}
         self._systems: frozenset[str] | None = None
         self._waiting: Mapping[str, int] = {}
         self._recording = Recording()
-        self._caches: dict[str, Cached] = {}
+        self._caches: Mapping[str, Cached] = {}
         self._general: Mapping[str, int] = {}
 
     @property
@@ -162,16 +156,6 @@ class Metrics:
         if version.aside >= _MOST_ASIDE:
             version.count()
 
-    def remembered(self, by: Answerer, rows: int, requests: int, total_us: Times) -> None:
-        """Requests were answered from the cache, without a run."""
-        version = self._version(by)
-        version.cached += requests
-        version.cached_rows += rows
-        version.total.aside.append(total_us)
-        version.aside += requests
-        if version.aside >= _MOST_ASIDE:
-            version.count()
-
     def failed(self, by: Answerer, requests: int, *, status: int = 500, total_us: float = 0.0) -> None:
         """A version was asked and these requests have no answer, after so much time in all."""
         version = self._version(by)
@@ -186,16 +170,6 @@ class Metrics:
         if self._systems is not None and system not in self._systems:
             system = ""  # the name came from outside: it must not make series
         self._refused.setdefault(system, Counter())[status] += 1
-
-    def took(self, system: str, phase: PhaseName, us: Times) -> None:
-        """Parts of the path took so long, once per measurement: a sample is enough."""
-        phases = self._phases.setdefault(system, {})
-        times = phases.get(phase)
-        if times is None:
-            times = phases[phase] = _Times()
-        times.aside.append(us)
-        if len(times.aside) >= _MOST_ASIDE:
-            times.count()
 
     # How things stand
 
@@ -220,9 +194,9 @@ class Metrics:
         """Rows on their way into the lake, since the worker started; age of the oldest that waits."""
         self._recording = Recording(sent=sent, written=written, shed=shed, lost=lost, lag_s=lag_s)
 
-    def cached(self, system: str, *, hits: int, misses: int, entries: int = 0, size_bytes: int = 0) -> None:
-        """The answer cache of a system, since the worker started."""
-        self._caches[system] = Cached(hits=hits, misses=misses, entries=entries, size_bytes=size_bytes)
+    def cached(self, caches: Mapping[str, Cached]) -> None:
+        """The answer caches by system, since the worker started."""
+        self._caches = dict(caches)
 
     def snapshot(self) -> Snapshot:
         """Everything so far. Costs some 30 us per version."""
@@ -233,7 +207,6 @@ class Metrics:
             workers=(self._worker,),
             answered=tuple(self._answered(key, now_ms) for key in sorted(self._versions)),
             refused={system: dict(sorted(self._refused[system].items())) for system in sorted(self._refused)},
-            phases={system: _tallied(self._phases[system]) for system in sorted(self._phases)},
             waiting=dict(sorted(self._waiting.items())),
             general=dict(sorted(self._general.items())),
             caches=dict(sorted(self._caches.items())),
@@ -251,9 +224,7 @@ class Metrics:
             system=system,
             version=name,
             stage=stage,
-            run_rows=version.run_rows,
-            cached_rows=version.cached_rows,
-            cached=version.cached,
+            rows=version.total_rows,
             request=version.total.tally(),
             queue=version.queue.tally(),
             run=version.run.tally(),
@@ -309,9 +280,3 @@ def _places_of(rows: "np.ndarray[Any, np.dtype[np.integer[Any]]]") -> IntArray:
 
 def _rows_of(place: int) -> int:
     return place if place <= EXACT_ROWS else EXACT_ROWS << (place - EXACT_ROWS)
-
-
-def _tallied(phases: "dict[PhaseName, _Times]") -> dict[PhaseName, Tally]:
-    for times in phases.values():
-        times.count()
-    return {name: phases[name].tally() for name in sorted(phases)}

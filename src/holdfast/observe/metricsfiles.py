@@ -1,6 +1,5 @@
 """Each worker's counts as a small file beside its heartbeat, so that whichever worker is asked answers for all."""
 
-import logging
 import os
 from collections.abc import Iterator
 from contextlib import suppress
@@ -10,8 +9,6 @@ import msgspec
 import psutil
 
 from holdfast.observe.tallies import Snapshot, Worker
-
-log = logging.getLogger(__name__)
 
 SUFFIX = ".metrics"
 _SAME_START_S = 2.0
@@ -24,8 +21,8 @@ def withdraw(run_dir: Path, name: str) -> None:
         (run_dir / f"{name}{SUFFIX}").unlink()
 
 
-def publish(run_dir: Path, snapshot: Snapshot) -> None:
-    """Replace the file of a worker at once. Never raises: serving does not depend on it.
+def publish(run_dir: Path, snapshot: Snapshot) -> str:
+    """Replace the file of a worker at once; returns why that failed, empty where it did not. Never raises.
 
     Call it with the snapshot that is about to be shown, before it is shown: then no later answer of another worker,
     which reads the file, shows smaller numbers. Where writing fails the file is taken away for the same reason.
@@ -37,10 +34,11 @@ def publish(run_dir: Path, snapshot: Snapshot) -> None:
         temporary.write_bytes(msgspec.msgpack.encode(snapshot))
         os.replace(temporary, path)
     except OSError as error:
-        log.warning("%s could not write its metrics: %s; other workers do not show them now", worker.name, error)
         for left in (temporary, path):
             with suppress(OSError):
                 left.unlink()
+        return str(error)
+    return ""
 
 
 def published(run_dir: Path, without: str = "") -> Iterator[Snapshot]:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from holdfast.observe.tallies import Answered, Runs, Snapshot, by_version
+from holdfast.observe.tallies import Answered, Cached, LookUps, Runs, Snapshot, by_version
 
 
 class Duration(msgspec.Struct, frozen=True, kw_only=True):
@@ -15,7 +15,9 @@ class Duration(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class InferStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """Requests of one version. What is not measured by version is 0: inputs, outputs, cache look-ups."""
+    """Requests of one version, but rows for look-ups in the cache. What is not measured is 0: inputs, outputs, and the
+    time of look-ups, which is in that of the runs.
+    """
 
     success: Duration
     fail: Duration
@@ -44,9 +46,9 @@ class ModelStatistics(msgspec.Struct, frozen=True, kw_only=True):
     last_inference: int
     """Milliseconds since 1970 UTC; 0 for never."""
     inference_count: int
-    """Rows that were run."""
+    """Rows answered, unlike Triton's with those from the cache."""
     execution_count: int
-    """Runs of the model."""
+    """Batches answered, also those wholly from the cache."""
     inference_stats: InferStatistics
     batch_stats: tuple[BatchStatistics, ...]
 
@@ -71,17 +73,19 @@ def statistics(
         answered.setdefault((name, number), Answered(system=name, version=number, stage=""))
     return Statistics(
         model_stats=tuple(
-            _of(each) for key, each in sorted(answered.items()) if system in ("", key[0]) and version in ("", key[1])
+            _of(each, counted.caches.get(key[0], Cached()).versions.get(key[1], LookUps()))
+            for key, each in sorted(answered.items())
+            if system in ("", key[0]) and version in ("", key[1])
         )
     )
 
 
-def _of(each: Answered) -> ModelStatistics:
+def _of(each: Answered, looked_up: LookUps) -> ModelStatistics:
     return ModelStatistics(
         name=each.system,
         version=each.version,
         last_inference=each.last_ms,
-        inference_count=each.run_rows,
+        inference_count=each.rows,
         execution_count=each.run.count,
         inference_stats=InferStatistics(
             success=Duration(count=each.request.count, ns=each.request.total_ns),
@@ -89,7 +93,8 @@ def _of(each: Answered) -> ModelStatistics:
             queue=Duration(count=each.queue.count, ns=each.queue.total_ns),
             # As Triton has it: a run counts for every request in it, so ns / count is what a request saw.
             compute_infer=Duration(count=each.queue.count, ns=each.shared_run_ns),
-            cache_hit=Duration(count=each.cached),
+            cache_hit=Duration(count=looked_up.hits),
+            cache_miss=Duration(count=looked_up.misses),
         ),
         batch_stats=tuple(_batch(rows, runs) for rows, runs in each.batches.items()),
     )

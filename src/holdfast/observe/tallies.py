@@ -4,13 +4,11 @@ Times are whole nanoseconds, so that sums are exact in whatever order they are a
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import msgspec
 
 K = TypeVar("K")
-
-PhaseName = Literal["decode", "encode", "record"]
 
 _MANTISSAS = (10, 11.2, 12.5, 14, 16, 18, 20, 22.4, 25, 28, 31.5, 35.5, 40, 45, 50, 56, 63, 71, 80, 90)
 """The preferred numbers R20 of ISO 3 (1973): 20 steps of 11 to 14 % per decade that hit 1, 2, 2.5 and 5."""
@@ -77,18 +75,14 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True):
     system: str
     version: str
     stage: str
-    run_rows: int = 0
-    """Rows that were run."""
-    cached_rows: int = 0
-    """Rows that were answered from the cache."""
-    cached: int = 0
-    """Requests that were answered from the cache."""
+    rows: int = 0
+    """Rows that were answered, from the cache too."""
     request: Tally = Tally()
-    """From the parsed request to its answer, once per answered request, from the cache too."""
+    """From the parsed request to its answer, once per answered request."""
     queue: Tally = Tally()
-    """Waiting for the run, once per request that was run."""
+    """Waiting for the run, once per answered request."""
     run: Tally = Tally()
-    """Running the model, once per batch."""
+    """Running the model, looking up in the cache included, once per batch."""
     shared_run_ns: int = 0
     """The time of each run counted for every request in it."""
     batches: Mapping[int, Runs] = {}
@@ -109,9 +103,7 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True):
             system=self.system,
             version=self.version,
             stage=self.stage,
-            run_rows=self.run_rows + other.run_rows,
-            cached_rows=self.cached_rows + other.cached_rows,
-            cached=self.cached + other.cached,
+            rows=self.rows + other.rows,
             request=self.request + other.request,
             queue=self.queue + other.queue,
             run=self.run + other.run,
@@ -149,20 +141,40 @@ class Recording(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-class Cached(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer cache of one system."""
+class LookUps(msgspec.Struct, frozen=True, kw_only=True):
+    """Rows of one version that were looked up in the answer cache, since the worker started."""
 
     hits: int = 0
     misses: int = 0
+
+    def __add__(self, other: "LookUps") -> "LookUps":
+        return LookUps(hits=self.hits + other.hits, misses=self.misses + other.misses)
+
+
+class Cached(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer cache of one system."""
+
+    versions: Mapping[str, LookUps] = {}
+    """Every version that was ever behind it."""
     entries: int = 0
-    size_bytes: int = 0
+
+    @property
+    def hits(self) -> int:
+        """Rows answered without running a model."""
+        return sum(each.hits for each in self.versions.values())
+
+    @property
+    def misses(self) -> int:
+        """Rows that a model was run for."""
+        return sum(each.misses for each in self.versions.values())
 
     def __add__(self, other: "Cached") -> "Cached":
         return Cached(
-            hits=self.hits + other.hits,
-            misses=self.misses + other.misses,
+            versions={
+                version: self.versions.get(version, LookUps()) + other.versions.get(version, LookUps())
+                for version in _names(self.versions, other.versions)
+            },
             entries=self.entries + other.entries,
-            size_bytes=self.size_bytes + other.size_bytes,
         )
 
 
@@ -187,8 +199,6 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     answered: tuple[Answered, ...] = ()
     refused: Mapping[str, Mapping[int, int]] = {}
     """Requests turned away before a version was asked, or not recorded: system (empty if not routed), status, count."""
-    phases: Mapping[str, Mapping[PhaseName, Tally]] = {}
-    """Times of parts of the path, by system, once per measurement."""
     waiting: Mapping[str, int] = {}
     """Requests that are accepted and not answered yet, by system."""
     general: Mapping[str, int] = {}
@@ -203,10 +213,6 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
             refused={
                 system: summed(self.refused.get(system, {}), other.refused.get(system, {}))
                 for system in _names(self.refused, other.refused)
-            },
-            phases={
-                system: _tally_sum(self.phases.get(system, {}), other.phases.get(system, {}))
-                for system in _names(self.phases, other.phases)
             },
             waiting=summed(self.waiting, other.waiting),
             general=summed(self.general, other.general),
@@ -231,17 +237,13 @@ class Spent(msgspec.Struct, frozen=True, kw_only=True):
 def spent(snapshot: Snapshot, system: str) -> list[Spent]:
     """The parts of the path of a system's requests in their order, all versions together; what was measured only.
 
-    ``run`` and ``record`` are measured once per batch, ``decode``, ``queue``, ``encode`` and ``request`` (the
-    whole, from the parsed request on) once per request.
+    ``run`` is measured once per batch, ``queue`` and ``request`` (the whole, from the parsed request on) once per
+    request.
     """
-    phases = snapshot.phases.get(system, {})
     versions = [each for each in snapshot.answered if each.system == system]
     tallies: dict[str, Tally] = {
-        "decode": phases.get("decode", Tally()),
         "queue": sum((each.queue for each in versions), Tally()),
         "run": sum((each.run for each in versions), Tally()),
-        "record": phases.get("record", Tally()),
-        "encode": phases.get("encode", Tally()),
         "request": sum((each.request for each in versions), Tally()),
     }
     return [
@@ -274,10 +276,6 @@ def summed(one: Mapping[K, int], other: Mapping[K, int]) -> dict[K, int]:
 
 def _names(one: Mapping[K, object], other: Mapping[K, object]) -> list[K]:
     return sorted({*one, *other})  # type: ignore[type-var]  # texts or whole numbers
-
-
-def _tally_sum(one: Mapping[PhaseName, Tally], other: Mapping[PhaseName, Tally]) -> dict[PhaseName, Tally]:
-    return {name: one.get(name, Tally()) + other.get(name, Tally()) for name in _names(one, other)}
 
 
 def _answered_sum(one: tuple[Answered, ...], other: tuple[Answered, ...]) -> tuple[Answered, ...]:

@@ -67,8 +67,12 @@ def run_up(options: UpOptions, *, by: str, tell: Callable[[Started], None]) -> N
         children.append(_keeper(directory, console.fileno()))
         preparing = _preparing(directory, options.files, by)
 
+        supervisor = Supervisor(children, [*sockets, gate])
+
         def open_gate() -> None:
-            prepared = _prepared(preparing, directory)
+            prepared = _prepared(preparing, directory, lambda: supervisor.is_stopping)
+            if prepared is None:
+                return
             started = Started(
                 url=_url(serving.getsockname()),
                 console=_url(console.getsockname()),
@@ -78,13 +82,16 @@ def run_up(options: UpOptions, *, by: str, tell: Callable[[Started], None]) -> N
                 is_local=_is_local(options.host),
             )
             opener.close()
-            write_presence(run_dir, url=started.url, console=started.console, workers=workers)
+            write_presence(run_dir, url=started.url, console=started.console, workers=workers, grpc=started.grpc)
             tell(started)
 
         try:
-            Supervisor(children, [*sockets, gate]).run(on_started=open_gate)
+            supervisor.run(on_started=open_gate)
         finally:
             opener.close()
+            if preparing.poll() is None:
+                preparing.terminate()
+                preparing.wait()
             remove_presence(run_dir)
 
 
@@ -96,8 +103,17 @@ def _preparing(directory: Path, files: Sequence[Path], by: str) -> "subprocess.P
     return subprocess.Popen(argv, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)  # noqa: S603
 
 
-def _prepared(preparing: "subprocess.Popen[bytes]", directory: Path) -> Prepared:
-    output, _ = preparing.communicate()
+def _prepared(
+    preparing: "subprocess.Popen[bytes]", directory: Path, is_stopping: Callable[[], bool]
+) -> Prepared | None:
+    """What preparing gave; None where everything is to stop before that."""
+    output = None
+    while output is None:
+        try:
+            output, _ = preparing.communicate(timeout=0.1)
+        except subprocess.TimeoutExpired:
+            if is_stopping():
+                return None
     try:
         said = msgspec.json.decode(output, type=Prepared)
     except msgspec.DecodeError as error:

@@ -22,12 +22,12 @@ def counts_of(counted: Snapshot, system: str) -> Live:
     versions = [each for each in counted.answered if each.system == system]
     cache = counted.caches.get(system, Cached())
     runs = sum((each.run for each in versions), Tally()).count
-    rows = sum(each.run_rows for each in versions)
+    rows = sum(each.rows for each in versions)
     return Live(
         workers=len(counted.workers),
         since=datetime.fromtimestamp(min(worker.started_s for worker in counted.workers), UTC),
         requests=sum(each.request.count for each in versions),
-        rows=rows + sum(each.cached_rows for each in versions),
+        rows=rows,
         parts=spent(counted, system),
         runs=runs,
         rows_per_run=rows / runs if runs else 0.0,

@@ -3,8 +3,10 @@
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,7 +18,7 @@ from holdfast.core.answerer import Answerer
 from holdfast.core.clock import Clock, stopwatch_s
 from holdfast.core.model import Model
 from holdfast.core.signature import Rows
-from holdfast.errors import Conflict, InvalidInput, StateError, did_you_mean
+from holdfast.errors import Conflict, InvalidInput, StateError
 from holdfast.scoring.chunks import MISSING_TIME, Chunk, ParquetFile, RowFile, Sorted, first_misfit, times_us
 from holdfast.scoring.csvchunks import CsvFile
 from holdfast.scoring.jsonchunks import JsonLinesFile
@@ -104,9 +106,11 @@ def open_rows(path: Path, scorer: Scorer, *, needed: tuple[str, ...] = ()) -> Ro
     if file.columns is not None:
         for name in (*inputs, *needed):
             if name not in file.columns:
-                near = did_you_mean(name, [known for known in file.columns if known not in inputs])
+                near = get_close_matches(name, [known for known in file.columns if known not in inputs], n=1)
+                asked = f"; did you mean '{near[0]}'?" if near else ";"
                 raise InvalidInput(
-                    f"{path} has no column '{name}', which version {scorer.version} of '{scorer.system}' needs{near}",
+                    f"{path} has no column '{name}', which version {scorer.version} of '{scorer.system}' needs{asked} "
+                    f"its columns: {', '.join(file.columns)}",
                     column=name,
                     expected="all input columns",
                 )
@@ -176,9 +180,11 @@ class FileScoring:
     def _score_rest(self, on_progress: OnProgress) -> None:
         into = self._into
         try:
-            for scored in self._scored(into.progress.place):
-                self._write(scored)
-                on_progress(into.progress)
+            # Closed here: whatever stops the writing, no thread is left to whoever collects the generator.
+            with closing(self._scored(into.progress.place)) as chunks:
+                for scored in chunks:
+                    self._write(scored)
+                    on_progress(into.progress)
         except Misfit as misfit:
             row = into.progress.rows + misfit.place
             self._refuse(misfit.error, row, "put it right, or set such rows aside with --bad-rows FILE")
@@ -186,7 +192,7 @@ class FileScoring:
             if self._recorder is not None:
                 self._recorder.close()
 
-    def _scored(self, start: int) -> Iterator[Scored]:
+    def _scored(self, start: int) -> Generator[Scored]:
         """Chunks in order; as many as there are threads are worked on ahead."""
         waiting: deque[Future[Scored]] = deque()
         with ThreadPoolExecutor(self._threads, thread_name_prefix="score") as pool:
@@ -283,7 +289,7 @@ class FileScoring:
         )
         queue_us = np.zeros(n)
         recorder.record_predictions(
-            self._by, scored.rows, scored.outputs, meta, queue_us=queue_us, run_us=scored.run_us
+            self._by, scored.rows, scored.outputs, meta, queue_us=queue_us, run_us=scored.run_us / max(n, 1)
         )
 
     def _refuse(self, error: InvalidInput, row: int, advice: str) -> NoReturn:

@@ -1,6 +1,7 @@
 """Requests of one tick of the event loop are answered together: run at once, recorded as one frame."""
 
 import asyncio
+import logging
 from collections import Counter, deque
 from collections.abc import Mapping
 
@@ -8,6 +9,8 @@ from holdfast.errors import HoldfastError, Overloaded
 from holdfast.serve.dataplane import DataPlane
 from holdfast.serve.quick import Quick
 from holdfast.serve.requests import Pending, PredictAnswer, PredictRequest
+
+log = logging.getLogger(__name__)
 
 MOST_ROWS = 16_384
 """Rows that are run in one go; what waits beyond it is answered in the next tick, so memory stays bounded."""
@@ -124,6 +127,7 @@ class Batcher:
 
 
 def _failure(error: Exception) -> HoldfastError:
-    failure = HoldfastError(f"the request failed ({type(error).__name__}: {error}); send it again with the same id")
+    log.error("requests failed", exc_info=error)
+    failure = HoldfastError(f"the request failed ({type(error).__name__}); send it again with the same id")
     failure.__cause__ = error
     return failure

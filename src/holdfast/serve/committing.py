@@ -3,6 +3,7 @@
 Out: `Committer`. It knows nothing of what the rows say; `serve/recording.py` does.
 """
 
+import errno
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -414,8 +415,8 @@ class Committer:
             return
         self.lost += rows
         error = StateError(
-            f"{'the row' if rows == 1 else f'{rows} rows'} could not be recorded, so there is no answer: {failure}; "
-            "then send the request again with the same id"
+            f"{'the row' if rows == 1 else f'{rows} rows'} could not be recorded, so there is no answer: "
+            f"{_told(failure)}; send the request again with the same id when that is mended"
         )
         error.__cause__ = failure
         done(error)
@@ -462,3 +463,12 @@ class _Episode:
         self.retry_s = 0.0
         """When the disk is tried again."""
         self.missed_before = missed_before
+
+
+def _told(failure: Exception) -> str:
+    """Why rows were not recorded, for those who asked: no name of a file of this machine."""
+    cause = failure if isinstance(failure, OSError) else failure.__cause__
+    if not isinstance(cause, OSError) or not cause.strerror:
+        return str(failure)
+    is_full = cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return f"{cause.strerror}: free space there" if is_full else cause.strerror

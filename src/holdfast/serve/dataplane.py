@@ -321,7 +321,10 @@ def _settle_quick(calls: Sequence[Quick], outcome: Outcome, outside: Sequence[in
     else:
         write_answers(calls, outcome, outside)
     for call in calls:
-        call.origin.answered(call)
+        try:
+            call.origin.answered(call)
+        except Exception:  # one that breaks must not keep the others from their answers
+            log.exception("an answer could not be given")
 
 
 def _run_model(lane: Lane, rows: Rows) -> Outcome:
@@ -333,7 +336,7 @@ def _run_model(lane: Lane, rows: Rows) -> Outcome:
     except Exception as error:  # a model is foreign code
         log.exception("version %s of '%s' failed", lane.by.version, lane.by.system)
         failure = HoldfastError(
-            f"version {lane.by.version} of '{lane.by.system}' failed ({type(error).__name__}: {error}); the request "
+            f"version {lane.by.version} of '{lane.by.system}' failed ({type(error).__name__}); the request "
             "was recorded as failed; ask for another version or roll back"
         )
         failure.__cause__ = error

@@ -204,7 +204,8 @@ def close_quietly(writer: Writer) -> None:
     try:
         writer.close()
     except Exception as error:  # noqa: BLE001 - a writer is a plug-in
-        # Nothing is lost: every row in it was written before it was acknowledged, and unsealed segments are read.
+        # Every row in it was written before it was acknowledged, and unsealed segments are read. Only at ``memory``
+        # some may still wait: the lake keeps them and tries again while the process lives.
         log.warning("a segment of the lake could not be sealed: %s", error)
 
 

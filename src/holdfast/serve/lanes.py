@@ -12,7 +12,8 @@ from holdfast.core.model import Model
 from holdfast.core.routes import RoutedSystem, RoutedVersion, Routes, ServingStage
 from holdfast.core.signature import Signature
 from holdfast.errors import HoldfastError, NotFound, StateError
-from holdfast.serve.caching import CachedModel
+from holdfast.observe.tallies import Cached
+from holdfast.serve.caching import CacheCounts, CachedModel, LookUpCount
 from holdfast.serve.phrases import Phrases
 from holdfast.serve.reading import Reading
 from holdfast.serve.recording import FloatArray
@@ -84,12 +85,21 @@ class Lanes(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         """The lanes there are, live first."""
         yield from (lane for lane in (self.live, self.canary) if lane is not None)
 
+    @property
+    def entries(self) -> int:
+        """Answers that are kept; those that two versions of one artifact share are counted once."""
+        caches = [lane.model for lane in self.all() if isinstance(lane.model, CachedModel)]
+        own = [one for place, one in enumerate(caches) if not any(map(one.shares_answers, caches[:place]))]
+        return sum(cache.entries for cache in own)
+
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     """Routes with the lanes of every system."""
 
     routes: Routes = Routes()
     systems: Mapping[str, Lanes] = {}
+    counts: Mapping[str, CacheCounts] = {}
+    """What every system looked up since the worker started, also one that is not routed now; handed on."""
 
     def versions(self) -> list[tuple[str, str]]:
         """System and version of what answers."""
@@ -100,6 +110,15 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
         """Systems that still follow older routes, and why."""
         return {name: lanes.held for name, lanes in self.systems.items() if lanes.held}
 
+    def caches(self) -> dict[str, Cached]:
+        """The answer caches by system, where there are or were any."""
+        found: dict[str, Cached] = {}
+        for name, counts in self.counts.items():
+            if by_version := counts.by_version():
+                lanes = self.systems.get(name)
+                found[name] = Cached(versions=by_version, entries=0 if lanes is None else lanes.entries)
+        return found
+
 
 def prepare(routes: Routes, in_force: Prepared, load: LoadModel) -> Prepared:
     """Lanes for new routes; what is loaded already is taken over by artifact hash.
@@ -107,19 +126,20 @@ def prepare(routes: Routes, in_force: Prepared, load: LoadModel) -> Prepared:
     A system of which a version cannot be loaded keeps the lanes that it had, whatever becomes of the others.
     """
     systems: dict[str, Lanes] = {}
+    counts = dict(in_force.counts)
     for name, routed in routes.systems.items():
         old = in_force.systems.get(name)
         try:
-            systems[name] = _lanes(name, routed, old, load)
+            systems[name] = _lanes(name, routed, old, load, counts.setdefault(name, CacheCounts()))
         except Exception as error:  # loading runs foreign code
             if not isinstance(error, HoldfastError):
                 log.exception("a version of '%s' could not be loaded", name)
             why = f"{type(error).__name__}: {error}"
             systems[name] = msgspec.structs.replace(old or Lanes(name=name, routed=routed), held=why)
-    return Prepared(routes=routes, systems=systems)
+    return Prepared(routes=routes, systems=systems, counts=counts)
 
 
-def _lanes(name: str, routed: RoutedSystem, old: Lanes | None, load: LoadModel) -> Lanes:
+def _lanes(name: str, routed: RoutedSystem, old: Lanes | None, load: LoadModel, counts: CacheCounts) -> Lanes:
     loaded = {lane.artifact: lane.model for lane in old.all()} if old else {}
 
     def lane(stage: ServingStage, version: RoutedVersion | None) -> Lane | None:
@@ -128,7 +148,11 @@ def _lanes(name: str, routed: RoutedSystem, old: Lanes | None, load: LoadModel) 
         model = loaded.get(version.artifact)
         if model is None:
             model = load(version)
-        model = loaded[version.artifact] = _cached(model, routed.serve.cache)
+        if routed.serve.cache:
+            model = _cached(model, routed.serve.cache, counts.of(version.version))
+        elif isinstance(model, CachedModel):
+            model = model.model
+        loaded[version.artifact] = model
         return _lane(name, routed, stage, version, model)
 
     live, canary = lane("live", routed.live), lane("canary", routed.canary)
@@ -142,13 +166,13 @@ def _lanes(name: str, routed: RoutedSystem, old: Lanes | None, load: LoadModel) 
     )
 
 
-def _cached(model: Model | CachedModel, size: int) -> Model | CachedModel:
-    """The model behind a cache of this size; 0 is none. A cache of the same size is kept with what is in it."""
+def _cached(model: Model | CachedModel, size: int, count: LookUpCount) -> CachedModel:
+    """The model behind a cache of this size. A cache of the same size is kept with what is in it."""
     if isinstance(model, CachedModel):
         if model.size == size:
-            return model
+            return model.counted_in(count)
         model = model.model
-    return CachedModel(model, size) if size else model
+    return CachedModel(model, size, count)
 
 
 def _reading(routed: RoutedSystem, live: Lane | None, canary: Lane | None) -> Reading | None:

@@ -8,11 +8,14 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Phrases:
-    """Writes answers from numbers that are text already. They say what the general way says, in the same words."""
+    """Writes answers from numbers that are text already. They say what the general way says, in the same words.
+
+    `before_id` is what stands before the request's id in every answer of the protocol.
+    """
 
     def __init__(self, *, system: str, version: str, stage: str, output: str) -> None:
         name, by, at = _encode(output), _encode(version), _encode(stage)
-        self._model = b'{"model_name":%b,"model_version":%b,"id":' % (_encode(system), by)
+        self.before_id = b'{"model_name":%b,"model_version":%b,"id":' % (_encode(system), by)
         self._stage = b',"parameters":{"stage":%b,"outside":' % at
         self._tensor = b'},"outputs":[{"name":%b,"shape":[' % name
         self._row = b"{%b:" % name
@@ -21,7 +24,7 @@ class Phrases:
     def infer(self, id: bytes, numbers: Sequence[bytes], outside: Sequence[int]) -> bytes:
         """An answer of the Open Inference Protocol. `id` is the request's, as JSON."""
         return b'%b%b%b%d%b%d],"datatype":"FP64","data":[%b]}]}' % (
-            self._model,
+            self.before_id,
             id,
             self._stage,
             sum(outside),
@@ -33,7 +36,7 @@ class Phrases:
     def before_bytes(self, id: bytes, count: int, outside: Sequence[int]) -> bytes:
         """The JSON of an answer whose `count` numbers follow it as bytes of float64."""
         return b'%b%b%b%d%b%d],"datatype":"FP64","parameters":{"binary_data_size":%d}}]}' % (
-            self._model,
+            self.before_id,
             id,
             self._stage,
             sum(outside),

@@ -133,6 +133,7 @@ class Recorder:
 
     `writer_for` opens segments, `serve_of` says how a system records. With `call_soon` (of an event loop, safe from
     any thread) several answers share one sync to the disk; without it every call returns when all is done.
+    `kept_writer_for` opens the segments of systems that record at ``memory``.
     """
 
     def __init__(
@@ -140,8 +141,10 @@ class Recorder:
         writer_for: WriterFor,
         serve_of: Callable[[str], Serve] = lambda system: Serve(),
         call_soon: Callable[[Callable[[], None]], object] | None = None,
+        kept_writer_for: WriterFor | None = None,
     ) -> None:
         self._writer_for = writer_for
+        self._kept_writer_for = kept_writer_for or writer_for
         self._serve_of = serve_of
         self._call_soon = call_soon
         self._open: dict[tuple[str, str, str], Committer] = {}
@@ -158,7 +161,7 @@ class Recorder:
     @property
     def lag_s(self) -> float:
         """Age in seconds of the oldest row that was accepted and is not recorded yet."""
-        return max((committer.lag_s for committer in self._open.values()), default=0.0)
+        return max((committer.lag_s for committer in (*self._open.values(), *self._leaving)), default=0.0)
 
     def record_predictions(
         self,
@@ -289,8 +292,9 @@ class Recorder:
             serve = self._serve_of(system)
             self._settings[key] = (serve.record, serve.unrecorded)
             is_prediction = table == PREDICTIONS.name
+            open_writer = self._kept_writer_for if serve.record == "memory" else self._writer_for
             committer = self._open[key] = Committer(
-                lambda: self._writer_for(table, system, schema()),
+                lambda: open_writer(table, system, schema()),
                 # A label is no answer: it is written and waited for, whatever is decided about predictions.
                 record=serve.record if is_prediction or serve.record != "none" else "process",
                 on_failure=serve.unrecorded if is_prediction else "refuse",

@@ -175,6 +175,11 @@ class Supervisor:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it was told to stop."""
+        return self._is_stopping
+
     def stop(self) -> None:
         """Make `run` end. Safe from any thread and from signal handlers."""
         self._is_stopping = True
@@ -299,6 +304,8 @@ def await_generation(
 def _follows(run_dir: Path, name: str, generation: int, system: str) -> bool:
     beat = read_heartbeat(run_dir, name)
     if beat is None or beat.generation < generation:
+        return False
+    if beat.error and not beat.held:  # it cannot read the routes: it serves what was served last
         return False
     return system not in beat.held if system else not beat.held
 

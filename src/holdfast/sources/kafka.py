@@ -4,6 +4,7 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from holdfast.core.clock import stopwatch_s
 from holdfast.errors import AlreadyRunning, SourceError, StateError
 from holdfast.sources.messages import Letter, Message
 
@@ -21,6 +22,13 @@ SESSION_MS = 10_000
 ATTEMPTS = 3
 """How often a transaction that the broker broke off is tried."""
 
+ASKED_AGAIN_S = 2.0
+"""How long a broker that is asked for a topic is waited for, before what is wrong is told and it is asked again."""
+SAID_AGAIN_S = 60.0
+"""librdkafka tries again several times a second and says so each time; here it is said so often."""
+
+_UNREACHABLE = (ck.KafkaError._TRANSPORT, ck.KafkaError._ALL_BROKERS_DOWN, ck.KafkaError._RESOLVE)
+"""What it says, of one broker or of all, while it finds nobody."""
 _REPLACED = (ck.KafkaError._FENCED, ck.KafkaError.INVALID_PRODUCER_EPOCH, ck.KafkaError.FENCED_INSTANCE_ID)
 """What the broker says to a process whose name another one goes by since."""
 
@@ -45,7 +53,8 @@ class KafkaStream:
     ) -> None:
         self._transactional = transactional
         self._instance = f"{group}/{instance}"
-        shared: dict[str, Any] = {**(settings or {}), "bootstrap.servers": brokers, "error_cb": _say}
+        shared: dict[str, Any] = {**(settings or {}), "bootstrap.servers": brokers, "error_cb": _Trouble()}
+        logger = _quiet_logger()
         try:
             self._consumer = ck.Consumer(
                 {"session.timeout.ms": SESSION_MS}
@@ -58,12 +67,13 @@ class KafkaStream:
                     "enable.auto.commit": False,
                     "enable.partition.eof": True,
                     "isolation.level": "read_committed",
-                }
+                },
+                logger=logger,
             )
             sends: dict[str, Any] = {"enable.idempotence": True, "linger.ms": 5}
             if transactional:
                 sends |= {"transactional.id": f"holdfast/{self._instance}"}
-            self._producer = ck.Producer(shared | sends)
+            self._producer = ck.Producer(shared | sends, logger=logger)
         except ck.KafkaException as error:
             raise SourceError(f"Kafka does not take these settings: {_words(error)}; correct --settings") from error
         self._ends: set[tuple[str, int]] = set()
@@ -171,10 +181,16 @@ class KafkaStream:
             self._failed.append(f"topic '{message.topic()}': {error.str()}")
 
     def _must_exist(self, topic: str) -> None:
-        try:
-            found = self._consumer.list_topics(topic, timeout=DELIVERY_S).topics.get(topic)
-        except ck.KafkaException as error:
-            raise SourceError(f"the broker cannot be reached: {_words(error)}; check --brokers") from error
+        began_s, found, is_asked = stopwatch_s(), None, True
+        while is_asked:
+            try:
+                found = self._consumer.list_topics(topic, timeout=min(ASKED_AGAIN_S, DELIVERY_S)).topics.get(topic)
+                is_asked = False
+            except ck.KafkaException as error:
+                self._consumer.poll(0.1)  # until then nobody is told what is wrong
+                passing = error.args[0].code() in (*_UNREACHABLE, ck.KafkaError._TIMED_OUT)
+                if not passing or stopwatch_s() - began_s >= DELIVERY_S:
+                    raise SourceError(f"the broker cannot be reached: {_words(error)}; check --brokers") from error
         if found is None or found.error is not None:
             raise SourceError(
                 f"there is no topic '{topic}' ({found.error.str() if found else 'unknown'}); make it first"
@@ -209,6 +225,29 @@ def _words(error: Any) -> str:
     return str(error.args[0].str())
 
 
-def _say(error: Any) -> None:
-    """Problems that librdkafka looks after itself."""
-    log.warning("Kafka: %s", error.str())
+class _Trouble:
+    """Says problems that librdkafka looks after itself, each kind once a minute."""
+
+    def __init__(self) -> None:
+        self._said_s: dict[int, float] = {}
+
+    def __call__(self, error: Any) -> None:
+        kind = _UNREACHABLE[0] if error.code() in _UNREACHABLE else error.code()
+        now_s = stopwatch_s()
+        if now_s - self._said_s.get(kind, -SAID_AGAIN_S) >= SAID_AGAIN_S:
+            self._said_s[kind] = now_s
+            log.warning("Kafka: %s; it is tried again", error.str())
+
+
+def _quiet_logger() -> logging.Logger:
+    """Where librdkafka's own lines go, which it would write to standard error: into the log, but for those that say
+    what `_Trouble` is told."""
+    logger = logging.getLogger(f"{__name__}.librdkafka")
+    logger.addFilter(_is_news)  # the same one again is not added
+    return logger
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a line is none of the kinds FAIL and ERROR: each of those is a problem that is told besides."""
+    kind = record.args[0] if isinstance(record.args, tuple) and record.args else record.getMessage().partition(" ")[0]
+    return kind not in ("FAIL", "ERROR")

@@ -166,6 +166,8 @@ class Unary(_Call):
             self.refuse(error)
 
     def _hold(self, data: bytes) -> None:
+        if not self._parts and not self._method.is_open:
+            self._guard.enter(self._head)  # nothing is kept for those who may not enter
         self._guard.hold(len(data))
         self._held += len(data)
         self._parts.append(data)
@@ -224,6 +226,7 @@ class Conversation(_Call):
     def __init__(self, guard: Guard, stream: Stream, head: CallHead, method: Method) -> None:
         super().__init__(guard, stream, head, method)
         self._messages = Messages(head.encoding)
+        self._may_enter = method.is_open
         self._in_flight: deque[asyncio.Task[Any]] = deque()
         self._ungranted = 0
         self._has_ended = False
@@ -234,6 +237,9 @@ class Conversation(_Call):
         if self._is_over:
             return
         try:
+            if not self._may_enter:
+                self._guard.enter(self._head)  # nothing is kept for those who may not enter
+                self._may_enter = True
             self._guard.hold(len(data))
             self._messages.add(data)
             self._ungranted += len(data)

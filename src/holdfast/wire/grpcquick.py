@@ -130,7 +130,9 @@ class QuickCalls:
         head, raw = call.payload[: call.json_length], call.payload[call.json_length :]
         id = call.request_id.encode()
         # The head tells version, stage and how many values lie outside; without the id there are few of them.
-        key = head.replace(msgspec.json.encode(call.request_id), b'""', 1)
+        assert call.lane is not None
+        start = len(call.lane.phrases.before_id)
+        key = head[:start] + b'""' + head[start + len(msgspec.json.encode(call.request_id)) :]
         known = self._heads.get(key)
         if known is None:
             if len(self._heads) >= _MOST_HEADS:
@@ -176,11 +178,14 @@ class _Origin:
         """Send the answer."""
         call.is_answered = True
         self._calls.batcher.answered(call)
-        if call.error is not None:
-            self._calls.refused(call.lanes.name, call.error)
-            self._asker.refuse(call.error)
-        else:
-            self._asker.reply(self._calls.body(call, is_raw=self._is_raw))
+        try:
+            if call.error is None:
+                self._asker.reply(self._calls.body(call, is_raw=self._is_raw))
+                return
+        except Exception as error:  # noqa: BLE001 - whatever it is, nobody may be left waiting
+            call.error = error
+        self._calls.refused(call.lanes.name, call.error)
+        self._asker.refuse(call.error)
 
     def unusual(self, call: Quick) -> None:
         """Answer the general way."""

@@ -1,15 +1,16 @@
 """The data plane over HTTP: a plain ASGI application. Chooses status codes; knows no model."""
 
 import logging
+import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
 from holdfast.core import kinds
 from holdfast.core.clock import Clock
 from holdfast.core.protocols import Task
-from holdfast.errors import HoldfastError, InvalidInput, NotFound, Overloaded, StateError
+from holdfast.errors import HoldfastError, InvalidInput, NotFound, Overloaded, StateError, did_you_mean
 from holdfast.observe.metricsboard import MetricsBoard
 from holdfast.observe.metricspage import CONTENT_TYPE
 from holdfast.observe.tracing import context_of
@@ -19,9 +20,10 @@ from holdfast.serve.dataplane import DataPlane
 from holdfast.serve.paths import OPEN, POSTED, Place, place_of
 from holdfast.serve.requests import PredictRequest
 from holdfast.wire.openapi import description
-from holdfast.wire.plain import predict_answer, read_predict, take_labels
+from holdfast.wire.plain import PlainLabel, PlainLabels, PlainRequest, predict_answer, read_predict, take_labels
 from holdfast.wire.protocol import ServerMetadata, index_entries, model_metadata, predict_request, usable
-from holdfast.wire.rest import HEADER_LENGTH, IndexRequest, read_infer, write_infer
+from holdfast.wire.rest import HEADER_LENGTH, IndexRequest, InferRequest, RequestInput, read_infer, write_infer
+from holdfast.wire.tensors import Datatype
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +38,14 @@ _JSON, _BYTES = b"application/json", b"application/octet-stream"
 LOADING = (
     "models are not loaded or unloaded by clients: on the machine of the system, `holdfast train` makes a version and "
     "begins its release, `holdfast rollback` goes back"
+)
+_UNKNOWN_FIELD = re.compile(r"unknown field `(.+?)`")
+_FIELDS = sorted(
+    {
+        name
+        for body in (PlainRequest, PlainLabels, PlainLabel, InferRequest, RequestInput)
+        for name in body.__struct_fields__
+    }
 )
 _decode_index = msgspec.json.Decoder(IndexRequest).decode
 
@@ -267,13 +277,20 @@ def error_of(error: Exception, body: bytes = b"") -> Answer:
         case StateError():
             return _error(503, str(error))
         case msgspec.ValidationError():
-            return _error(422, f"the body is not what is expected here: {error}")
+            return _error(422, f"the body is not what is expected here: {error}{_hint(str(error))}")
         case msgspec.DecodeError() | UnicodeDecodeError() | RecursionError():
             return _error(400, _malformed(error, body))
         case HoldfastError():
             return _error(500, str(error))
     log.error("a request failed", exc_info=error)
     return _error(500, "the request failed inside Holdfast; the worker's log has the details")
+
+
+def _hint(said: str) -> str:
+    """What may have been meant, where a field or a datatype is not known."""
+    if found := _UNKNOWN_FIELD.search(said):
+        return did_you_mean(found[1], [name for name in _FIELDS if name != found[1]])
+    return f"; datatypes are {', '.join(get_args(Datatype))}" if "enum value" in said and ".datatype" in said else ""
 
 
 def _malformed(error: Exception, body: bytes) -> str:

@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from threading import Event
@@ -26,7 +27,6 @@ from holdfast.observe.metrics import Metrics
 from holdfast.observe.metricsboard import MetricsBoard
 from holdfast.observe.statistics import Statistics
 from holdfast.observe.tracing import tracing
-from holdfast.serve.caching import CachedModel
 from holdfast.serve.dataplane import DataPlane
 from holdfast.serve.heartbeat import Heartbeat, write_heartbeat
 from holdfast.serve.ids import request_ids
@@ -87,16 +87,15 @@ def run_worker(setup: WorkerSetup) -> None:
     # A thread that loads a model must not hold up the event loop for the default 5 ms.
     sys.setswitchinterval(0.0005)
 
-    def writer_for(table: str, system: str, schema: Sequence[Field]) -> Writer:
-        # Syncing to the disk is the recorder's: several answers share one.
-        is_kept = serve_of(system).record == "memory"
-        return setup.open_writer("memory" if is_kept else "process", table, system, schema)
+    # Syncing to the disk is the recorder's: several answers share one.
+    writer_for, kept_writer_for = partial(setup.open_writer, "process"), partial(setup.open_writer, "memory")
 
     def serve_of(system: str) -> Serve:
         return plane.lanes(system).routed.serve
 
     async def serve() -> None:
-        plane.recorder = Recorder(writer_for, serve_of, asyncio.get_running_loop().call_soon_threadsafe)
+        soon = asyncio.get_running_loop().call_soon_threadsafe
+        plane.recorder = Recorder(writer_for, serve_of, soon, kept_writer_for)
         try:
             await _serve(setup, plane, stopping)
         finally:
@@ -123,11 +122,7 @@ async def _serve(setup: WorkerSetup, plane: DataPlane, stopping: Event) -> None:
         )
         metrics.waiting(app.batcher.in_flight)
         metrics.general(app.batcher.general)
-        for system, lanes in plane.in_force.systems.items():
-            caches = [lane.model for lane in lanes.all() if isinstance(lane.model, CachedModel)]
-            if caches:
-                hits, misses = sum(cache.hits for cache in caches), sum(cache.misses for cache in caches)
-                metrics.cached(system, hits=hits, misses=misses, entries=sum(cache.entries for cache in caches))
+        metrics.cached(plane.in_force.caches())
         metrics.recording(
             sent=counts.sent, written=counts.written, shed=counts.shed, lost=counts.lost, lag_s=plane.recorder.lag_s
         )
@@ -218,6 +213,7 @@ class Follower:
         self._followed_s = 0.0
         self._beat_s = 0.0
         self._error = ""
+        self._is_silent = False
         self.grpc: GrpcServer | None = None
         self.following: asyncio.Task[None] | None = None
         """The change of routes that is under way, or the last one."""
@@ -280,7 +276,13 @@ class Follower:
         try:
             write_heartbeat(self._setup.run_dir, self._setup.name, beat)
         except OSError as error:  # a full disk must not stop the serving; the supervisor sees the silence
-            log.warning("%s could not write its heartbeat: %s", self._setup.name, error)
+            if not self._is_silent:  # said once: it beats twice a second
+                log.warning("%s could not write its heartbeat: %s", self._setup.name, error)
+            self._is_silent = True
+        else:
+            if self._is_silent:
+                log.warning("%s writes its heartbeat again", self._setup.name)
+            self._is_silent = False
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:
