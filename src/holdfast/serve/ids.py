@@ -23,7 +23,7 @@ def request_ids(clock: Clock, random_bytes: Callable[[int], bytes]) -> Callable[
     first record stays, so whoever could bring it first would take the place of another's record.
     """
     began_ms = int(clock.now().timestamp() * 1000)
-    prefix = f"{began_ms:012x}-{random_bytes(4).hex()}-"
+    prefix = f"{began_ms:012x}-"
     count = 0
     drawn: list[str] = []
 
