@@ -18,12 +18,12 @@ from holdfast.core.protocols import PREDICTIONS
 from holdfast.core.records import Version
 from holdfast.core.signature import Signature
 from holdfast.core.specfile import read_spec
+from holdfast.core.times import microseconds
 from holdfast.observe.metrics import Metrics
 from holdfast.observe.metricsfiles import publish
 from holdfast.presence import write_presence
 from holdfast.profiling import measuring
 from holdfast.serve.recording import Recorder, RowMeta
-from holdfast.serve.requests import microseconds
 from holdfast.state import open_state, put_in_force
 
 Call = Callable[..., tuple[int, str, str]]

@@ -4,9 +4,10 @@ import polars as pl
 import pytest
 
 from holdfast.core.signature import Column
+from holdfast.core.times import microseconds
 from holdfast.errors import HoldfastError, InvalidInput, NotFound, StateError
 from holdfast.serve.recording import Recorder, RowMeta
-from holdfast.serve.requests import PredictRequest, microseconds
+from holdfast.serve.requests import PredictRequest
 from holdfast.serve.traffic import takes_canary
 
 US = 1_000_000

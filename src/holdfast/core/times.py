@@ -28,9 +28,13 @@ _FARTHEST = 253_402_387_200_000_000
 """The end of the year 9999 wherever it comes last: no time that text can say is farther from 1970."""
 
 
-def microseconds(time: datetime) -> float:
-    """Microseconds since 1970 UTC of an aware time."""
-    return (time - _EPOCH) / _MICROSECOND
+def microseconds(time: datetime) -> int:
+    """Microseconds since 1970 UTC of an aware time.
+
+    >>> microseconds(datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC))
+    1000000
+    """
+    return (time - _EPOCH) // _MICROSECOND
 
 
 def as_text(value: float) -> str:

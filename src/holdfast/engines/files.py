@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from holdfast.core.clock import Clock, SystemClock
 from holdfast.core.protocols import EMPTY, Columns, Field, Writer
+from holdfast.core.times import microseconds
 from holdfast.engines.manifest import LakeFile, Manifest
 from holdfast.engines.rolling import place_of, roll, tables_in
 from holdfast.engines.segments import (
@@ -27,15 +28,7 @@ from holdfast.engines.segments import (
     stem,
     sync_directory,
 )
-from holdfast.engines.tables import (
-    WRITTEN,
-    LakeStats,
-    checked_schema,
-    cut,
-    merged,
-    microseconds,
-    rules_of,
-)
+from holdfast.engines.tables import WRITTEN, LakeStats, checked_schema, cut, merged, rules_of
 from holdfast.errors import CorruptSegment, StateError
 
 if TYPE_CHECKING:

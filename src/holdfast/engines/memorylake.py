@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from holdfast.core.protocols import EMPTY, Columns, Field, Writer
+from holdfast.core.times import microseconds
 from holdfast.engines.tables import (
     MISSING_TIME,
     LakeStats,
     checked_schema,
     cut,
     merged,
-    microseconds,
     missing_time,
     numbers,
     rules_of,

@@ -5,7 +5,6 @@ that is read.
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -25,9 +24,6 @@ WRITTEN = ("_written_at", "_row")
 moved: when their frame was written, in microseconds since 1970 UTC, and where they stand in it."""
 
 DTYPES: dict[str, np.dtype[Any]] = {"float": np.dtype("<f8"), "int": np.dtype("<i8"), "time": np.dtype("<i8")}
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 
 class LakeStats(msgspec.Struct, frozen=True, kw_only=True):
@@ -221,15 +217,6 @@ def wrong_text(table: str, field: Field, values: Sequence[Any]) -> StateError:
 def missing_time(table: str) -> StateError:
     """The error for a row without the time that it would be found by."""
     return StateError(f"a row for lake table '{table}' has no '{rules_of(table).time}', so no scan would find it")
-
-
-def microseconds(time: datetime) -> int:
-    """Microseconds since 1970, UTC.
-
-    >>> microseconds(datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC))
-    1000000
-    """
-    return (time - _EPOCH) // _MICROSECOND
 
 
 def series(field: Field, values: Any) -> "pl.Series":

@@ -16,12 +16,13 @@ import polars as pl
 
 from holdfast.core.clock import Clock, stopwatch_s
 from holdfast.core.protocols import PREDICTIONS, Lake
+from holdfast.core.times import microseconds
 from holdfast.scoring.chunks import MISSING_TIME, Sorted, Unreadable, times_us
 from holdfast.scoring.jsonchunks import ObjectChunk, object_in
 from holdfast.serve.dataplane import DataPlane
 from holdfast.serve.lanes import Lane
 from holdfast.serve.recording import FloatArray, IntArray, RowMeta
-from holdfast.serve.requests import microseconds, split
+from holdfast.serve.requests import split
 from holdfast.sources.messages import Letter, Message, Messages
 from holdfast.sources.texttypes import parse_times
 

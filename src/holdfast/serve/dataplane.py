@@ -13,22 +13,14 @@ from holdfast.core.clock import Clock, stopwatch_s
 from holdfast.core.inputs import read_columns
 from holdfast.core.routes import Routes
 from holdfast.core.signature import Rows, Signature
+from holdfast.core.times import microseconds
 from holdfast.errors import HoldfastError, NotFound, StateError
 from holdfast.serve.lanes import Lane, Lanes, LoadModel, Prepared, prepare
 from holdfast.serve.observing import Observing
 from holdfast.serve.quick import Quick, rows_of, write_answers
 from holdfast.serve.quick import meta_of as quick_meta
 from holdfast.serve.recording import Done, FloatArray, Recorder, RowMeta
-from holdfast.serve.requests import (
-    Part,
-    Pending,
-    PredictAnswer,
-    PredictRequest,
-    joined,
-    meta_of,
-    microseconds,
-    split,
-)
+from holdfast.serve.requests import Part, Pending, PredictAnswer, PredictRequest, joined, meta_of, split
 from holdfast.serve.traffic import Bools, takes_canary
 
 log = logging.getLogger(__name__)

@@ -1,7 +1,7 @@
 """A request on its way: what the caller gave, split by version and typed, and what it is answered."""
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any, TypeVar
 
 import msgspec
@@ -10,6 +10,7 @@ import numpy as np
 from holdfast.core.clock import stopwatch_s
 from holdfast.core.inputs import read_columns, read_json, read_matrix
 from holdfast.core.signature import Rows
+from holdfast.core.times import microseconds
 from holdfast.errors import HoldfastError, InvalidInput
 from holdfast.observe.tracing import Trace
 from holdfast.serve.lanes import Lane, Lanes
@@ -17,9 +18,6 @@ from holdfast.serve.recording import FloatArray, IntArray, RowMeta
 from holdfast.serve.traffic import takes_canary
 
 T = TypeVar("T")
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 
 class PredictRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -176,11 +174,6 @@ def meta_of(work: Sequence[tuple[Pending, Part]], now: datetime) -> RowMeta:
 
 def _at(values: "list[T]", part: Part) -> "list[T]":
     return values if part.index is None else [values[i] for i in part.index.tolist()]
-
-
-def microseconds(time: datetime) -> int:
-    """Microseconds since 1970, UTC, of an aware time."""
-    return (time - _EPOCH) // _MICROSECOND
 
 
 def joined(rows: Sequence[Rows]) -> Rows:

@@ -9,10 +9,10 @@ import numpy as np
 
 from holdfast.core.clock import Clock
 from holdfast.core.protocols import Task
-from holdfast.core.times import AwareTime
+from holdfast.core.times import AwareTime, microseconds
 from holdfast.errors import InvalidInput
 from holdfast.serve.recording import Recorder
-from holdfast.serve.requests import PredictAnswer, PredictRequest, microseconds
+from holdfast.serve.requests import PredictAnswer, PredictRequest
 
 AHEAD = timedelta(minutes=10)
 """How far the clock of whoever delivers labels may run ahead of this one."""
