@@ -39,8 +39,8 @@ def read(values: Any, of: Signature = SIGNATURE) -> list[float | None]:
 def test_json_columns_arrays_and_frames_give_the_same_instants(given_times: list[datetime | None]) -> None:
     texts = [None if each is None else each.isoformat() for each in given_times]
     epoch, microsecond = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
-    exact = [times.MISSING if each is None else (each - epoch) // microsecond for each in given_times]
-    expected = [None if each == times.MISSING else float(each) for each in exact]
+    exact = [times.MISSING_TIME if each is None else (each - epoch) // microsecond for each in given_times]
+    expected = [None if each == times.MISSING_TIME else float(each) for each in exact]
     rows = read_json(SIGNATURE, [{"at": text} for text in texts]).columns["at"].tolist()
     assert [None if value != value else value for value in rows] == expected
     assert read(texts) == expected
@@ -110,7 +110,7 @@ def test_what_is_no_time_is_refused_with_its_place(value: Any, words: str, count
 
 def test_a_time_that_may_not_be_missing_is_asked_for() -> None:
     required = signature(nullable=False)
-    for missing in ([None], np.array([times.MISSING]), np.array([np.nan])):
+    for missing in ([None], np.array([times.MISSING_TIME]), np.array([np.nan])):
         with pytest.raises(InvalidInput, match="row 0, column 'at': is missing; expected a time with an offset"):
             read(missing, required)
     assert describe(required.columns[1]) == "a time with an offset, for example 2013-01-05T10:00:00Z"
@@ -122,7 +122,7 @@ def test_numbers_of_an_array_must_lie_within_the_calendar() -> None:
     with pytest.raises(InvalidInput, match="row 0, column 'at'"):
         read(np.array([np.inf]))
     # What a canary's split makes of an array is a list of its elements.
-    assert read([np.int64(AT_US), np.int64(times.MISSING), np.float64(np.nan)]) == [AT_US, None, None]
+    assert read([np.int64(AT_US), np.int64(times.MISSING_TIME), np.float64(np.nan)]) == [AT_US, None, None]
 
 
 def test_times_beyond_what_a_float_holds_exactly_are_taken() -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from holdfast.core.inputs import read_frame, read_json, reader_of
 from holdfast.core.signature import Column, Rows, Signature
-from holdfast.core.times import MISSING
+from holdfast.core.times import MISSING_TIME
 from holdfast.errors import InvalidInput
 from holdfast.serve.reading import Reading
 from holdfast.wire.http import DataPlaneApp
@@ -108,7 +108,7 @@ def test_numbers_as_bytes_say_missing_by_their_least(world, ask) -> None:
         ]
     }
     head = json.dumps(header).encode()
-    raw = np.array([MISSING], "<i8").tobytes() + np.array([1.5]).tobytes() + np.array([AT_US], "<i8").tobytes()
+    raw = np.array([MISSING_TIME], "<i8").tobytes() + np.array([1.5]).tobytes() + np.array([AT_US], "<i8").tobytes()
     answered = ask("/v2/models/flights/infer", head + raw, **{"inference-header-content-length": str(len(head))})
     assert answered.status_code == 200, answered.text
     assert world.recorded()["in.booked_at"].to_list() == [None]
@@ -117,7 +117,7 @@ def test_numbers_as_bytes_say_missing_by_their_least(world, ask) -> None:
 def test_a_canary_takes_the_same_tensors(world, ask) -> None:
     world.serve(canary="v2", share=0.5)
     count = 40
-    body = tensors([MISSING] * count, [AT_US] * count, "INT64", count)
+    body = tensors([MISSING_TIME] * count, [AT_US] * count, "INT64", count)
     body["parameters"] = {"unit": [f"u{i}" for i in range(count)]}
     answered = ask("/v2/models/flights/infer", body)
     assert answered.status_code == 200, answered.text

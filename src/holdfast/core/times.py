@@ -19,7 +19,7 @@ AwareTime = Annotated[datetime, msgspec.Meta(tz=True)]
 """A time with its offset from UTC."""
 
 EXPECTED = "a time with an offset, for example 2013-01-05T10:00:00Z"
-MISSING = int(np.iinfo(np.int64).min)
+MISSING_TIME = int(np.iinfo(np.int64).min)
 """What stands for a missing time among whole numbers."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -53,8 +53,8 @@ def as_text(value: float) -> str:
 def read_times(values: Any) -> FloatArray | None:
     """Values (n,) as microseconds, NaN for missing; None when one of them is no time, which `read_time` explains.
 
-    A list holds text with an offset, aware datetimes or None. An array holds microseconds; in whole numbers `MISSING`
-    is missing, in floats NaN.
+    A list holds text with an offset, aware datetimes or None. An array holds microseconds; `MISSING_TIME` is missing
+    in whole numbers, NaN in floats.
     """
     if isinstance(values, np.ndarray):
         return _from_array(values)
@@ -101,7 +101,7 @@ def _from_array(values: "np.ndarray[Any, Any]") -> FloatArray | None:
         return None
     read = values.astype(np.float64)
     if values.dtype.kind == "i":
-        read[values == MISSING] = np.nan
+        read[values == MISSING_TIME] = np.nan
     return None if (np.abs(read) > _FARTHEST).any() else read
 
 
@@ -111,7 +111,7 @@ def from_series(series: "pl.Series") -> "np.ndarray[Any, Any] | Sequence[Any]":
     dtype = str(series.dtype)
     if dtype.startswith("Datetime"):
         aware = series.dt.replace_time_zone("UTC") if "time_zone=None" in dtype else series
-        return aware.dt.epoch("us").fill_null(MISSING).to_numpy()
+        return aware.dt.epoch("us").fill_null(MISSING_TIME).to_numpy()
     if dtype == "Date":
-        return series.dt.epoch("us").fill_null(MISSING).to_numpy()
+        return series.dt.epoch("us").fill_null(MISSING_TIME).to_numpy()
     return series.cast(float).to_numpy() if series.dtype.is_numeric() else series.to_list()

@@ -37,17 +37,8 @@ import msgspec
 import numpy as np
 
 from holdfast.core.protocols import EMPTY, Columns, Field
-from holdfast.engines.tables import (
-    DTYPES,
-    MISSING_TIME,
-    as_matrix,
-    divided,
-    misgiven,
-    missing_time,
-    numbers,
-    rules_of,
-    text,
-)
+from holdfast.core.times import MISSING_TIME
+from holdfast.engines.tables import DTYPES, as_matrix, divided, misgiven, missing_time, numbers, rules_of, text
 from holdfast.errors import StateError
 
 if TYPE_CHECKING:

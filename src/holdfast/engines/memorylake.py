@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from holdfast.core.protocols import EMPTY, Columns, Field, Writer
-from holdfast.core.times import microseconds
+from holdfast.core.times import MISSING_TIME, microseconds
 from holdfast.engines.tables import (
-    MISSING_TIME,
     LakeStats,
     checked_schema,
     cut,

@@ -11,13 +11,11 @@ import msgspec
 import numpy as np
 
 from holdfast.core.protocols import TABLES, Columns, Field, LakeTable
+from holdfast.core.times import MISSING_TIME
 from holdfast.errors import NotFound, StateError, did_you_mean
 
 if TYPE_CHECKING:
     import polars as pl
-
-MISSING_TIME = np.iinfo(np.int64).min
-"""The int64 that stands for a missing time, as numpy's NaT does."""
 
 WRITTEN = ("_written_at", "_row")
 """Columns that rows on disk carry beside their own, so that what was written first or last is known wherever they are

@@ -11,6 +11,7 @@ import polars as pl
 
 from holdfast.core.protocols import QUARANTINE, Field, FieldType, Lake
 from holdfast.core.spec import Data
+from holdfast.core.times import MISSING_TIME
 from holdfast.errors import SourceError, did_you_mean
 
 Kind = Literal["number", "integer", "boolean", "text", "time"]
@@ -19,7 +20,6 @@ Kind = Literal["number", "integer", "boolean", "text", "time"]
 UTC_TIME = pl.Datetime("us", "UTC")
 ALWAYS = datetime(1970, 1, 1, tzinfo=UTC)
 """The `known_at` of rows that were always known."""
-MISSING_TIME = np.iinfo(np.int64).min
 EXACT = 2**53
 """Columns with integers beyond this are kept as text, because a float would lose their last digits."""
 

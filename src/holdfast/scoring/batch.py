@@ -18,9 +18,9 @@ from holdfast.core.answerer import Answerer
 from holdfast.core.clock import Clock, stopwatch_s
 from holdfast.core.model import Model
 from holdfast.core.signature import Rows
-from holdfast.core.times import microseconds
+from holdfast.core.times import MISSING_TIME, microseconds
 from holdfast.errors import Conflict, InvalidInput, StateError
-from holdfast.scoring.chunks import MISSING_TIME, Chunk, ParquetFile, RowFile, Sorted, first_misfit, times_us
+from holdfast.scoring.chunks import Chunk, ParquetFile, RowFile, Sorted, first_misfit, times_us
 from holdfast.scoring.csvchunks import CsvFile
 from holdfast.scoring.jsonchunks import JsonLinesFile
 from holdfast.scoring.partial import Partial, Plan, Progress, format_of

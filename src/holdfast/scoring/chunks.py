@@ -11,6 +11,7 @@ import polars as pl
 
 from holdfast.core.inputs import read_frame
 from holdfast.core.signature import Rows, Signature
+from holdfast.core.times import MISSING_TIME
 from holdfast.errors import InvalidInput, SourceError
 
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
@@ -180,9 +181,6 @@ def times_us(column: pl.Series) -> IntArray:
     """Times of a Datetime[us] column as microseconds since 1970 UTC; the smallest integer where missing."""
     found = column.dt.timestamp("us").fill_null(MISSING_TIME).to_numpy()
     return found.astype(np.int64, copy=False)
-
-
-MISSING_TIME = int(np.iinfo(np.int64).min)
 
 
 def unreadable(path: Path, error: BaseException) -> NoReturn:

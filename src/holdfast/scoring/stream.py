@@ -16,8 +16,8 @@ import polars as pl
 
 from holdfast.core.clock import Clock, stopwatch_s
 from holdfast.core.protocols import PREDICTIONS, Lake
-from holdfast.core.times import microseconds
-from holdfast.scoring.chunks import MISSING_TIME, Sorted, Unreadable, times_us
+from holdfast.core.times import MISSING_TIME, microseconds
+from holdfast.scoring.chunks import Sorted, Unreadable, times_us
 from holdfast.scoring.jsonchunks import ObjectChunk, object_in
 from holdfast.serve.dataplane import DataPlane
 from holdfast.serve.lanes import Lane

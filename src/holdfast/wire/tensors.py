@@ -15,7 +15,7 @@ from typing import Any, Literal, NoReturn
 import msgspec
 import numpy as np
 
-from holdfast.core.times import EXPECTED, MISSING
+from holdfast.core.times import EXPECTED, MISSING_TIME
 from holdfast.errors import InvalidInput
 
 Datatype = Literal[
@@ -189,7 +189,7 @@ def instants(tensor: Tensor) -> NumberArray | list[Any]:
             column=tensor.name,
             expected="BYTES or INT64",
         )
-    return np.array([MISSING if value is None else value for value in tensor.data], dtype=np.int64)
+    return np.array([MISSING_TIME if value is None else value for value in tensor.data], dtype=np.int64)
 
 
 def values(tensor: Tensor) -> list[Any]:
