@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as some
 
-from holdfast.core.protocols import Field
+from holdfast.core.protocols import Field, Same
 from holdfast.engines.frames import (
     DATA,
     HEADER_BYTES,
@@ -80,7 +80,11 @@ def ways(draw):
     constant = draw(st.sets(st.sampled_from(GIVEN)))
     for name in constant:
         given[name] = [given[name][0]] * rows if name == "text" else np.repeat(given[name][:1], rows)
-    return given, constant, draw(st.booleans())
+    same = {}
+    if "text" not in constant and None not in given["text"] and draw(st.booleans()):
+        same["prediction_id"] = Same("text", draw(st.text(st.characters(codec="utf-8"), max_size=3)))
+        given["prediction_id"] = [value + same["prediction_id"].suffix for value in given["text"]]
+    return given, constant, draw(st.booleans()), same
 
 
 @settings(max_examples=50)
@@ -89,14 +93,15 @@ def test_constants_and_a_matrix_give_the_same_rows_as_columns_alone(appends, dat
     encoder = Encoder("predictions", WIDE)
     remembered = {}
     frames = []
-    for columns, constant, has_matrix in appends:
+    for columns, constant, has_matrix, same in appends:
         held = {name: columns[name][0] if name == "text" else columns[name][0].item() for name in sorted(constant)}
+        held |= same
         constants = remembered.setdefault(repr(held), held)
         in_matrix = ("in.a", "in.b") if has_matrix else ()
         beside = {"constants": constants}
         if has_matrix:
             beside["matrix"] = np.column_stack([columns[name] for name in in_matrix])
-        varying = {name: values for name, values in columns.items() if name not in constant and name not in in_matrix}
+        varying = {name: values for name, values in columns.items() if name not in held and name not in in_matrix}
         rows = len(columns["event_at"])
         payload = encoder.payload(varying, rows, **beside)
         frames.append(
@@ -104,7 +109,7 @@ def test_constants_and_a_matrix_give_the_same_rows_as_columns_alone(appends, dat
         )
     back = decode(WIDE, frames)
     for field in WIDE:
-        expected = [columns[field.name] for columns, _, _ in appends]
+        expected = [columns[field.name] for columns, *_ in appends]
         if field.type == "text":
             assert back[field.name] == [value for each in expected for value in each]
         else:

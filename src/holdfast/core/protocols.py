@@ -232,6 +232,13 @@ EMPTY: Mapping[str, Any] = MappingProxyType({})
 """No columns."""
 
 
+class Same(msgspec.Struct, frozen=True):
+    """Instead of a constant: in every row the column holds what another one does, and after a text its suffix."""
+
+    column: str
+    suffix: str = ""
+
+
 class Writer(Protocol):
     """Appends rows to one segment of one table. Owned by one thread at a time; `sync` may be called from any."""
 
@@ -240,10 +247,11 @@ class Writer(Protocol):
     ) -> None:
         """Record rows; durable, as the lake was opened, when this returns. Raises StateError when it cannot.
 
-        Each column of the schema is given once: in `columns`; in `constants` where every row has the same value
-        (str, int, float, or None for null); or in `matrix`, float64 (rows, k), as one of the last k columns, which are
-        all of type float. `columns` and `matrix` are read before this returns. A mapping of constants is never changed
-        once it was given, so that what was made of it may be kept and serve again for the same mapping.
+        Each column of the schema is given once: in `columns`; in `constants` where every row has the same value (str,
+        int, float, or None for null), or what a column of its type in `columns` holds (`Same`); or in `matrix`, float64
+        (rows, k), as one of the last k columns, which are all of type float. `columns` and `matrix` are read before
+        this returns. A mapping of constants is never changed once it was given, so that what was made of it may be
+        kept and serve again for the same mapping.
         """
 
     def sync(self) -> None:

@@ -18,7 +18,9 @@ A schema frame's payload is JSON: ``[["name", "type"], ...]``. An end frame has 
     head      u32      bytes of the head after this number
               u16      columns of the matrix: the last ones of the schema
               u16      constants; then for each, in the order of the schema:
-                         u16 which column; its value: 8 bytes, or u32 length (0xFFFFFFFF for None) and UTF-8 bytes
+                         u16 which column; its value: 8 bytes, or u32 length (0xFFFFFFFF for None) and UTF-8 bytes;
+                         or u16 which column plus 0x8000; u16 of which it repeats the values, u32 length of a suffix to
+                         them and its UTF-8 bytes
     matrix             float64, row after row
     numbers            for each other column of float, int or time, in the order of the schema: its values, 8 bytes each
     lengths            for each other column of text, in the order of the schema: a u32 per row (0xFFFFFFFF for None)
@@ -38,7 +40,17 @@ import numpy as np
 
 from holdfast.core.protocols import EMPTY, Columns, Field
 from holdfast.core.times import MISSING_TIME
-from holdfast.engines.tables import DTYPES, as_matrix, divided, misgiven, missing_time, numbers, rules_of, text
+from holdfast.engines.tables import (
+    DTYPES,
+    as_matrix,
+    divided,
+    misgiven,
+    missing_time,
+    numbers,
+    repeated,
+    rules_of,
+    text,
+)
 from holdfast.errors import StateError
 
 if TYPE_CHECKING:
@@ -56,6 +68,8 @@ _COLUMN = struct.Struct("<H")
 _NUMBER = {"float": struct.Struct("<d"), "int": struct.Struct("<q"), "time": struct.Struct("<q")}
 HEADER_BYTES = _HEADER.size + _CRC.size
 _NONE = 0xFFFFFFFF
+_REPEATS = 0x8000
+"""Added to the number of a column that repeats another one."""
 _MOST_BYTES = 2**31
 _FLOAT = np.dtype(np.float64)
 _FEW_ROWS = 64
@@ -205,13 +219,19 @@ class _Plan:
         self.constants = constants
         self.division = divided(table, schema, constants, width)
         varying = self.division.varying
+        dated = {time, *(original.name for field, original, _ in self.division.same if field.name == time)}
         self.given = len(varying)
-        self.numbers = [(f, f.name, DTYPES[f.type], f.name == time) for f in varying if f.type != "text"]
+        self.numbers = [(f, f.name, DTYPES[f.type], f.name in dated) for f in varying if f.type != "text"]
         self.texts = [(f, f.name) for f in varying if f.type == "text"]
         blocks = [
-            _COLUMN.pack(schema.index(field)) + _constant(field, value) for field, value in self.division.constants
+            (schema.index(field), _COLUMN.pack(schema.index(field)) + _constant(field, value))
+            for field, value in self.division.constants
         ]
-        after = b"".join(blocks)
+        blocks += [
+            (schema.index(field), _repetition(schema.index(field), schema.index(original), suffix))
+            for field, original, suffix in self.division.same
+        ]
+        after = b"".join([block for _, block in sorted(blocks)])
         self.head = _HEAD.pack(_HEAD.size - _LENGTH.size + len(after), width, len(blocks)) + after
 
 
@@ -220,6 +240,11 @@ def _constant(field: Field, value: Any) -> bytes:
         return _NUMBER[field.type].pack(value)
     encoded = b"" if value is None else value.encode()
     return _LENGTH.pack(_NONE if value is None else len(encoded)) + encoded
+
+
+def _repetition(column: int, original: int, suffix: str) -> bytes:
+    encoded = suffix.encode()
+    return _COLUMN.pack(column | _REPEATS) + _COLUMN.pack(original) + _LENGTH.pack(len(encoded)) + encoded
 
 
 def _lengths(lengths: list[int]) -> Any:
@@ -292,13 +317,20 @@ class _Layout:
         _, width, count = _HEAD.unpack_from(head)
         self._start = len(head)
         self._constants: list[tuple[Field, Any]] = []
+        self._same: list[tuple[Field, Field, str]] = []
         at = _HEAD.size
         for _ in range(count):
             (column,) = _COLUMN.unpack_from(head, at)
-            value, at = _constant_at(schema[column], head, at + _COLUMN.size)
-            self._constants.append((schema[column], value))
+            at += _COLUMN.size
+            if column & _REPEATS:
+                (original,) = _COLUMN.unpack_from(head, at)
+                suffix, at = _text_at(head, at + _COLUMN.size)
+                self._same.append((schema[column ^ _REPEATS], schema[original], suffix or ""))
+            else:
+                value, at = _constant_at(schema[column], head, at)
+                self._constants.append((schema[column], value))
         self._matrix = list(schema[len(schema) - width :]) if width else []
-        beside = {field.name for field in self._matrix} | {field.name for field, _ in self._constants}
+        beside = {field.name for field, *_ in (*self._constants, *self._same)} | {f.name for f in self._matrix}
         varying = [field for field in schema if field.name not in beside]
         self._numbers = [field for field in varying if field.type != "text"]
         self._texts = [field for field in varying if field.type == "text"]
@@ -335,6 +367,8 @@ class _Layout:
         if texts:
             values = _texts(np.frombuffer(b"".join(lengths), "<u4"), b"".join(joined))
             columns |= zip((field.name for field in self._texts), _apart(values, rows, texts), strict=True)
+        for field, original, suffix in self._same:
+            columns[field.name] = repeated(columns[original.name], suffix)
         return columns
 
 
@@ -342,6 +376,11 @@ def _constant_at(field: Field, head: bytes, at: int) -> tuple[Any, int]:
     """A constant and where it ends."""
     if field.type != "text":
         return _NUMBER[field.type].unpack_from(head, at)[0], at + 8
+    return _text_at(head, at)
+
+
+def _text_at(head: bytes, at: int) -> tuple[str | None, int]:
+    """A text by its length, and where it ends."""
     (length,) = _LENGTH.unpack_from(head, at)
     at += _LENGTH.size
     return (None, at) if length == _NONE else (head[at : at + length].decode(), at + length)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from holdfast.core.protocols import TABLES, Columns, Field, LakeTable
+from holdfast.core.protocols import TABLES, Columns, Field, LakeTable, Same
 from holdfast.core.times import MISSING_TIME
 from holdfast.errors import NotFound, StateError, did_you_mean
 
@@ -118,6 +118,8 @@ class Division(msgspec.Struct, frozen=True, kw_only=True):
     """In which of the three ways each column of a schema is given to an append, in the order of the schema."""
 
     constants: tuple[tuple[Field, str | int | float | None], ...]
+    same: tuple[tuple[Field, Field, str], ...]
+    """Which column holds what another one of those that vary does, and with which suffix."""
     varying: tuple[Field, ...]
     matrix: tuple[Field, ...]
 
@@ -137,11 +139,39 @@ def divided(table: str, schema: tuple[Field, ...], constants: Mapping[str, Any],
             raise wrong_names(table, schema, {**dict.fromkeys(names), name: None})
         if name in in_matrix:
             raise StateError(f"column '{name}' of lake table '{table}' is given as a constant and in the matrix")
+    varying = {f.name: f for f in schema if f.name not in constants and f.name not in in_matrix}
+    given = [(f, constants[f.name]) for f in schema if f.name in constants]
     return Division(
-        constants=tuple((f, constant(table, f, constants[f.name])) for f in schema if f.name in constants),
-        varying=tuple(f for f in schema if f.name not in constants and f.name not in in_matrix),
+        constants=tuple((f, constant(table, f, value)) for f, value in given if type(value) is not Same),
+        same=tuple((f, *_original(table, f, value, varying)) for f, value in given if type(value) is Same),
+        varying=tuple(varying.values()),
         matrix=matrix,
     )
+
+
+def _original(table: str, field: Field, same: Same, varying: Mapping[str, Field]) -> tuple[Field, str]:
+    """The column that another one repeats, and with which suffix. Raises StateError where that cannot be."""
+    found = varying.get(same.column)
+    if found is None:
+        raise StateError(
+            f"column '{field.name}' of lake table '{table}' is to be the same as '{same.column}', which is not among "
+            f"the columns that are given row by row{did_you_mean(same.column, varying)}"
+        )
+    if found.type != field.type or (same.suffix and field.type != "text"):
+        suffix = f" and a suffix of {same.suffix!r}" if same.suffix else ""
+        raise StateError(
+            f"column '{field.name}' of lake table '{table}' is of type {field.type}: it cannot be the same as "
+            f"'{found.name}', of type {found.type}{suffix}"
+        )
+    text(table, field, [same.suffix], 1)
+    return found, same.suffix
+
+
+def repeated(values: Any, suffix: str) -> Any:
+    """The values of a column that is the same as another one, from those of that one."""
+    if not suffix:
+        return values
+    return [None if value is None else value + suffix for value in values]
 
 
 def misgiven(table: str, schema: Sequence[Field], division: Division, columns: Columns) -> StateError:
@@ -193,6 +223,8 @@ def spread(
     whole = dict(columns)
     for field, value in division.constants:
         whole[field.name] = [value] * rows if field.type == "text" else np.full(rows, value, DTYPES[field.type])
+    for field, original, suffix in division.same:
+        whole[field.name] = repeated(whole[original.name], suffix)
     if block is not None:
         whole |= {field.name: block[:, at] for at, field in enumerate(division.matrix)}
     return whole

@@ -14,10 +14,12 @@ log = logging.getLogger(__name__)
 
 MOST_ROWS = 16_384
 """Rows that are run in one go; what waits beyond it is answered in the next tick, so memory stays bounded."""
+MOST_LOOKS = 4
+"""How often it is looked, at most, whether more requests came in; each look takes microseconds."""
 
 
 class Batcher:
-    """Collects requests until the tick ends. Waits for nothing: a lone request is answered at once.
+    """Collects requests for as long as more are ready. Waits for nothing: a lone request is answered at once.
 
     Owned by one event loop.
     """
@@ -83,10 +85,20 @@ class Batcher:
         if not self._waiting:
             if self._loop is None:
                 self._loop = asyncio.get_running_loop()
-            # Runs after everything that is ready in this tick, so all of it is in the batch.
-            self._loop.call_soon(self._flush)
+            # Runs after everything that is ready in this tick.
+            self._loop.call_soon(self._gather, 1, MOST_LOOKS)
         self._waiting.append(request)
         self._in_flight[system] += 1
+
+    def _gather(self, before: int, looks: int) -> None:
+        """Look once more for what came in meanwhile, for as long as it gets more than `before`: a run costs much, a
+        row in it little. A lone request waits for nobody."""
+        count = len(self._waiting)
+        if count > before and looks:
+            assert self._loop is not None
+            self._loop.call_soon(self._gather, count, looks - 1)
+        else:
+            self._flush()
 
     def _flush(self) -> None:
         waiting = self._waiting

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from holdfast.core.answerer import Answerer
-from holdfast.core.protocols import LABELS, PREDICTIONS, Field, Writer
+from holdfast.core.protocols import LABELS, PREDICTIONS, Field, Same, Writer
 from holdfast.core.signature import Rows, Signature
 from holdfast.core.spec import Serve
 from holdfast.errors import NotFound, StateError
@@ -185,16 +185,12 @@ class Recorder:
         n = rows.count
         ids, places = meta.request_id, meta.row
         event_at, known_at = meta.event_at, meta.features_known_at
-        columns: dict[str, Any] = {
-            "request_id": ids,
-            "event_at": meta.predicted_at if event_at is None else event_at,
-            "features_known_at": meta.predicted_at if known_at is None else known_at,
-            "predicted_at": meta.predicted_at,
-            "outside": rows.outside,
-        }
-        if places is None:
-            columns["prediction_id"] = [f"{id}:0" for id in ids]
-        else:
+        columns: dict[str, Any] = {"request_id": ids, "predicted_at": meta.predicted_at, "outside": rows.outside}
+        if event_at is not None:
+            columns["event_at"] = event_at
+        if known_at is not None:
+            columns["features_known_at"] = known_at
+        if places is not None:
             columns["prediction_id"] = [f"{id}:{row}" for id, row in zip(ids, places.tolist(), strict=True)]
             columns["row"] = places
         if meta.key is not None:
@@ -218,26 +214,35 @@ class Recorder:
         matrix[:, 2:-1] = rows.numbers
         matrix[:, -1] = outputs
         caller = meta.caller if isinstance(meta.caller, str) else None
-        same = (answered is None, places is None, meta.key is None, meta.unit is None, are_ok)
+        same = (
+            answered is None,
+            event_at is None,
+            known_at is None,
+            places is None,
+            meta.key is None,
+            meta.unit is None,
+            are_ok,
+        )
         constants = self._same(by, same, caller, error)
         self._committer(PREDICTIONS.name, by.system, by.signature_hash, lambda: prediction_fields(by.signature)).append(
             columns, n, constants=constants, matrix=matrix, done=done or _raised
         )
 
-    def _same(
-        self, by: Answerer, same: tuple[bool, bool, bool, bool, bool], caller: str | None, error: str
-    ) -> Mapping[str, Any]:
-        """Columns that are the same in all rows: the same object for the same values, which is written faster.
+    def _same(self, by: Answerer, same: tuple[bool, ...], caller: str | None, error: str) -> Mapping[str, Any]:
+        """Columns that need not be told row by row: the same object for the same values, which is written faster.
 
-        `same` says whether that is so of the version, the place in the request, the key, the unit and the status.
+        `same` says whether that is so of the version, the time of the event, when its features were known, the place
+        in the request, the key, the unit and the status.
         """
         key = (by.system, by.version, by.stage, by.release, same, caller, error)
         constants = self._constants.get(key)
         if constants is None:
-            has_one_version, is_single, has_no_key, has_no_unit, are_ok = same
+            has_one_version, is_now, is_known_now, is_single, has_no_key, has_no_unit, are_ok = same
             made: dict[str, Any] = {"release": by.release, "error": error or None}
             made |= {"version": by.version, "stage": by.stage} if has_one_version else {}
-            made |= {"row": 0} if is_single else {}
+            made |= {"event_at": Same("predicted_at")} if is_now else {}
+            made |= {"features_known_at": Same("predicted_at")} if is_known_now else {}
+            made |= {"row": 0, "prediction_id": Same("request_id", ":0")} if is_single else {}
             made |= {"key": None} if has_no_key else {}
             made |= {"unit": None} if has_no_unit else {}
             made |= {"status": "ok"} if are_ok else {}

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from holdfast.core.protocols import TABLES, Field, Lake
+from holdfast.core.protocols import TABLES, Field, Lake, Same
+from holdfast.core.times import MISSING_TIME
 from holdfast.errors import NotFound, StateError
 from holdfast.testing.builders import PREDICTION_FIELDS, START, hours, micros, predictions, refused
 
@@ -103,6 +104,38 @@ class LakeRules:
             assert [(row["in.x"], row["in.y"]) for row in rows] == [(n, y) for n in (0, 1, 2) for y in (1.0, None)]
             writer.close()
             lake.roll()
+
+    def test_a_column_that_is_the_same_as_another_reads_like_one_of_its_own(self, lake: Lake) -> None:
+        more = (Field("seen_at", "time"), Field("places", "int"), Field("request", "text"))
+        writer = lake.writer("predictions", "flights", (*PREDICTION_FIELDS, *more))
+        columns = predictions(["a", "b"], carrier=["Zürich", None])
+        del columns["event_at"], columns["prediction_id"]
+        columns["request"] = ["a", "b"]
+        same = {"event_at": Same("seen_at"), "prediction_id": Same("request", ":0é"), "places": Same("seats")}
+        times = [micros(START), micros(START + hours(1))]
+        writer.append({**columns, "seen_at": times}, 2, constants=same)
+        for _ in range(3):
+            rows = lake.scan("predictions", "flights").to_dicts()
+            assert [row["prediction_id"] for row in rows] == ["a:0é", "b:0é"]
+            assert [row["event_at"] for row in rows] == [START, START + hours(1)]
+            assert [row["places"] for row in rows] == [row["seats"] for row in rows]
+            writer.close()
+            lake.roll()
+
+    def test_a_column_is_the_same_only_as_one_of_its_type_that_is_given_row_by_row(self, lake: Lake) -> None:
+        writer = lake.writer("predictions", "flights", (*PREDICTION_FIELDS, Field("seen_at", "time")))
+        columns = predictions(["a"])
+        del columns["event_at"]
+        for same, message in (
+            (Same("seen"), "did you mean 'seen_at'?"),
+            (Same("event_at"), "not among the columns that are given row by row"),
+            (Same("seats"), "of type time: it cannot be the same as 'seats', of type int"),
+            (Same("seen_at", "x"), "and a suffix of 'x'"),
+        ):
+            with refused(StateError, message):
+                writer.append({**columns, "seen_at": [micros(START)]}, 1, constants={"event_at": same})
+        with refused(StateError, "no 'event_at'"):
+            writer.append({**columns, "seen_at": [MISSING_TIME]}, 1, constants={"event_at": Same("seen_at")})
 
     def test_a_matrix_that_is_changed_after_append_is_not_changed_in_the_lake(self, lake: Lake) -> None:
         writer = lake.writer("predictions", "flights", (*PREDICTION_FIELDS, *FLOATS))
