@@ -28,7 +28,12 @@ def scraped(up):
 def up(tools, deployed):
     running = tools.up(deployed / "state", deployed / "holdfast.yaml", workers=2)
     running.answers()
-    tools.until(lambda: len(scraped(running)) == 2, "both workers on a page")
+
+    def are_told() -> bool:  # what a worker counts reaches the other's page a little later
+        workers = scraped(running)
+        return len(workers) == 2 and sum(workers.values()) > 0
+
+    tools.until(are_told, "both workers and the first answer on a page")
     return running
 
 

@@ -120,8 +120,24 @@ def test_bytes_are_read_where_they_stand(numbers, code, datatype):
     raw = struct.pack(f"<4{code}", 1.5, float("nan"), -2.0, 4.0)
     for pad in ("", "x", "xyz"):  # numbers need not be aligned
         given = numbers.binary(*with_bytes(raw, [2, 2], datatype, id=f"r{pad}"))
-        np.testing.assert_array_equal(given.values, [[1.5, np.nan], [-2.0, 4.0]])
-        assert (given.values.dtype, given.values.flags.writeable, given.wants_bytes) == (np.float64, True, False)
+        np.testing.assert_array_equal(given.values, [1.5, np.nan, -2.0, 4.0])
+        assert (given.count, given.wants_bytes) == (2, False)
+
+
+@pytest.mark.parametrize(("code", "datatype"), [("d", "FP64"), ("f", "FP32")])
+def test_many_bytes_are_read_as_a_matrix(numbers, code, datatype):
+    values = np.arange(600, dtype=code)
+    given = numbers.binary(*with_bytes(values.tobytes(), [300, 2], datatype))
+    np.testing.assert_array_equal(given.values, values.reshape(300, 2))
+    assert (given.values.dtype, given.values.flags.writeable, given.count) == (np.float64, True, 300)
+
+
+def test_a_head_that_comes_again_reads_the_bytes_behind_it_anew(numbers):
+    for value in (1.0, 2.0):
+        assert numbers.binary(*with_bytes(struct.pack("<2d", value, 5), [1, 2])).values == [value, 5]
+    body, length = with_bytes(struct.pack("<2d", 1, 2), [1, 2])
+    assert numbers.binary(body + b"x", length) is None
+    assert numbers.binary(body[:-1], length) is None
 
 
 def test_bytes_may_be_asked_for(numbers):

@@ -330,7 +330,8 @@ class _Layout:
                 value, at = _constant_at(schema[column], head, at)
                 self._constants.append((schema[column], value))
         self._matrix = list(schema[len(schema) - width :]) if width else []
-        beside = {field.name for field, *_ in (*self._constants, *self._same)} | {f.name for f in self._matrix}
+        told = [field for field, _ in self._constants] + [field for field, _, _ in self._same]
+        beside = {field.name for field in (*self._matrix, *told)}
         varying = [field for field in schema if field.name not in beside]
         self._numbers = [field for field in varying if field.type != "text"]
         self._texts = [field for field in varying if field.type == "text"]

@@ -155,7 +155,7 @@ def _original(table: str, field: Field, same: Same, varying: Mapping[str, Field]
     if found is None:
         raise StateError(
             f"column '{field.name}' of lake table '{table}' is to be the same as '{same.column}', which is not among "
-            f"the columns that are given row by row{did_you_mean(same.column, varying)}"
+            f"the columns that are given row by row{did_you_mean(same.column, list(varying))}"
         )
     if found.type != field.type or (same.suffix and field.type != "text"):
         suffix = f" and a suffix of {same.suffix!r}" if same.suffix else ""

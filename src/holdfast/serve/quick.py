@@ -110,7 +110,7 @@ def rows_of(
     values: list[Any] = []
     width = len(reader.signature.columns)
     for call in calls:
-        if type(call.values) is not list:  # one of them came as bytes
+        if type(call.values) is not list:  # many of them came as bytes
             return reader.checked(np.concatenate([_matrix(each, width) for each in calls]), {}, low, high)
         values += call.values
     if not reader.texts:

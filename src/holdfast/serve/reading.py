@@ -6,6 +6,7 @@ it as anything else.
 """
 
 import itertools
+import struct
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
@@ -79,12 +80,29 @@ class _BinaryInfer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=F
 
 
 _decode_binary = msgspec.json.Decoder(_BinaryInfer).decode
+_MOST_HEADS = 64
+"""Most JSON heads of binary bodies that are remembered: they are the same as long as shapes are."""
+_LONGEST_HEAD = 1024
+_FEW_VALUES = 256
+"""Up to here values are unpacked faster one by one than numpy is called."""
+
+
+class _Layout(msgspec.Struct, frozen=True, gc=False):
+    """What the JSON head of a body says of the bytes behind it."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    size: int
+    """Bytes."""
+    unpack: Callable[[bytes, int], tuple[float, ...]]
+    request_id: str
+    wants_bytes: bool
 
 
 class Given(msgspec.Struct, frozen=True, gc=False):
     """What a body says: `count` rows of values one after the other, in the order of the signature.
 
-    `values` is a float64 matrix (count, columns) where they came as bytes.
+    `values` is a float64 matrix (count, columns) where many of them came as bytes.
     """
 
     values: list[Any] | FloatArray
@@ -121,6 +139,7 @@ class Reading:
         self._is_numeric = is_numeric
         self._times = tuple(j for j, column in enumerate(signature.columns) if column.type == "time")
         self._reads_tensors = -1 not in (self._key, self._unit)
+        self._layouts: dict[bytes, _Layout] = {}
 
     def rows(self, body: bytes) -> Given | None:
         """A plain body: one row as an object, or ``{"rows": [...]}``."""
@@ -218,8 +237,29 @@ class Reading:
         """A body of the Open Inference Protocol whose one tensor, with all columns, follows its JSON as bytes."""
         if not self._is_packable or not self._reads_tensors:
             return None
+        head = body[:json_length]
+        layout = self._layouts.get(head)
+        if layout is None:
+            layout = self._layout(head)
+            if layout is None:
+                return None
+            if not layout.request_id and json_length <= _LONGEST_HEAD:
+                if len(self._layouts) >= _MOST_HEADS:
+                    self._layouts.clear()
+                self._layouts[head] = layout
+        if len(body) != json_length + layout.size:
+            return None
+        count, width = layout.shape
+        values: list[Any] | FloatArray
+        if count * width <= _FEW_VALUES:
+            values = list(layout.unpack(body, json_length))
+        else:
+            values = np.frombuffer(body, layout.dtype, offset=json_length).reshape(layout.shape).astype(np.float64)
+        return Given(values, count, layout.request_id, wants_bytes=layout.wants_bytes)
+
+    def _layout(self, head: bytes) -> _Layout | None:
         try:
-            infer = _decode_binary(body[:json_length])
+            infer = _decode_binary(head)
         except _REFUSED:
             return None
         wanted = infer.outputs
@@ -232,13 +272,15 @@ class Reading:
         if dtype is None or len(shape) != 2 or shape[1] != self.width or shape[0] < 1:
             return None
         size = shape[0] * shape[1] * dtype.itemsize
-        if tensor.parameters.binary_data_size != size or len(body) != json_length + size:
+        if tensor.parameters.binary_data_size != size:
             return None
-        values = np.frombuffer(body, dtype, offset=json_length).reshape(shape).astype(np.float64)
         wants_bytes = wanted[0].parameters.binary_data if wanted else None
         if wants_bytes is None:
             wants_bytes = infer.parameters.binary_data_output
-        return Given(values, shape[0], infer.id, wants_bytes=wants_bytes)
+        count = min(shape[0] * shape[1], _FEW_VALUES + 1)
+        return _Layout(
+            dtype, shape, size, struct.Struct(f"<{count}{dtype.char}").unpack_from, infer.id, bool(wants_bytes)
+        )
 
 
 def _where(name: str, columns: Sequence[Column], beside: Sequence[str]) -> int | None:

@@ -81,8 +81,8 @@ class FastLane(HttpToolsProtocol):
 
     heads: Heads
     """Shared by the connections of a worker; `fast_lane` sets it."""
-    ok = b""
-    """Head of a good answer up to its length."""
+    ok = (b"", b"")
+    """Head of a good answer up to its length: of JSON, and of JSON with bytes behind it."""
     ok_headers: object = None
     """The default headers that stand in it, which change with the date."""
     flow: Flow
@@ -310,8 +310,16 @@ class FastLane(HttpToolsProtocol):
             self.transport.close()
 
     def _response(self, call: Quick) -> bytes:
-        if call.answer is None and not call.json_length and not self._is_ending:
-            return b"%bcontent-length: %d\r\n\r\n%b" % (self._ok(), len(call.payload), call.payload)
+        if call.answer is None and not self._is_ending:
+            payload = call.payload
+            if call.json_length:
+                return b"%b%d\r\ncontent-length: %d\r\n\r\n%b" % (
+                    self._ok()[1],
+                    call.json_length,
+                    len(payload),
+                    payload,
+                )
+            return b"%bcontent-length: %d\r\n\r\n%b" % (self._ok()[0], len(payload), payload)
         answer = call.answer
         if answer is None:
             answer = with_bytes(call.payload, call.json_length) if call.json_length else Answer(200, call.payload)
@@ -327,11 +335,16 @@ class FastLane(HttpToolsProtocol):
         lines = b"".join([b"%b: %b\r\n" % header for header in headers])
         return b"%b%b\r\n%b" % (STATUS_LINE[answer.status], lines, answer.body)
 
-    def _ok(self) -> bytes:
+    def _ok(self) -> tuple[bytes, bytes]:
         headers, kind = self.server_state.default_headers, type(self)
         if kind.ok_headers is not headers:
-            lines = b"".join([b"%b: %b\r\n" % header for header in headers])
-            kind.ok = STATUS_LINE[200] + lines + b"content-type: application/json\r\n"
+            lines = STATUS_LINE[200] + b"".join([b"%b: %b\r\n" % header for header in headers])
+            of_bytes = with_bytes(b"", 0)
+            [(length, _)] = of_bytes.headers
+            kind.ok = (
+                lines + b"content-type: application/json\r\n",
+                lines + b"content-type: %b\r\n%b: " % (of_bytes.content_type, length),
+            )
             kind.ok_headers = headers
         return kind.ok
 
