@@ -73,8 +73,10 @@ PEERS = {
 }
 SETS = {
     "fast": ("mosec", "mosec-batching", "fastapi", "fastapi-raw"),
-    "default": ("mosec", "mosec-batching", "fastapi", "fastapi-raw", "mlserver", "kserve", "litserve", "bentoml"),
-    "plain": ("mlserver-plain", "bentoml-plain"),
+    "default": (
+        *("mosec", "mosec-batching", "fastapi", "fastapi-raw", "mlserver", "mlserver-plain"),
+        *("kserve", "litserve", "bentoml", "bentoml-plain"),
+    ),
     "all": tuple(PEERS),
 }
 

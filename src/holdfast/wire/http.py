@@ -275,7 +275,7 @@ def error_of(error: Exception, body: bytes = b"") -> Answer:
         case Overloaded():
             return _error(429, str(error), headers=((b"retry-after", b"%d" % max(1, round(error.retry_after_s))),))
         case StateError():
-            return _error(503, str(error))
+            return _error(503, str(error), headers=((b"retry-after", b"1"),))  # the disk is tried again as soon
         case msgspec.ValidationError():
             return _error(422, f"the body is not what is expected here: {error}{_hint(str(error))}")
         case msgspec.DecodeError() | UnicodeDecodeError() | RecursionError():

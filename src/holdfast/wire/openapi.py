@@ -89,7 +89,7 @@ _REFUSALS = {
     "422": "A body of another shape, or a value that does not fit.",
     "429": "The queue is full; Retry-After says when to come back.",
     "500": "The model failed; the request was recorded as failed.",
-    "503": "No version is live, or what was asked could not be recorded.",
+    "503": "No version is live, or what was asked could not be recorded; Retry-After says when to come back.",
 }
 _LOOKED = ("401", "405")
 _MODEL = (*_LOOKED, "404", "503")
