@@ -38,8 +38,8 @@ VARIANTS: dict[str, tuple[dict[str, str | int], tuple[Workload, ...]]] = {
     "record disk": ({"record": "disk"}, MAIN[1:2]),
     "record memory": ({"record": "memory"}, MAIN[1:2]),
     "2 workers": ({"workers": 2}, MAIN[1:2]),
-    "canary 10 %": ({"state": "canary"}, MAIN[1:2]),
-    "shadow": ({"state": "shadow"}, MAIN[1:2]),
+    "canary 10 %": ({"state": "canary"}, MAIN[:2]),
+    "shadow": ({"state": "shadow"}, MAIN[:2]),
 }
 
 

@@ -25,7 +25,7 @@ TIMES = {
     "mosec": 4.0,
     "FastAPI + ONNX Runtime": 6.0,
     "MLServer in process": 15.0,
-    "MLServer, as it comes": 15.0,
+    "MLServer in process, as it comes": 15.0,
     "BentoML": 40.0,
     "BentoML, as it comes": 40.0,
 }
