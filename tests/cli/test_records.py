@@ -252,3 +252,17 @@ def test_a_plot_is_thinned_to_its_width() -> None:
     assert plot([1.0] * 5) == "▁▁▁▁▁"
     assert plot([]) == ""
     assert len(plot([float(i) for i in range(1000)], width=40)) == 40
+
+
+@pytest.mark.slow
+def test_a_release_is_planned_by_the_days_held_out(call: Call, state: Path) -> None:
+    code, out, _ = call("release", "plan", "--state", state, "--json", "--margin", "0.2", "--within", "40d")
+    assert code == 0
+    found = json.loads(out)
+    assert (found["system"], found["margin"], found["within_days"]) == ("orders", 0.2, 40)
+    assert found["as_good"]["promoted"] + found["as_good"]["refused"] + found["as_good"]["undecided"] == pytest.approx(
+        1
+    )
+    assert "versions 2 and 1 on the" in found["based_on"]
+    code, out, _ = call("release", "plan", "--state", state)
+    assert "as good as what is live" in out

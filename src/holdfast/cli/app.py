@@ -29,6 +29,7 @@ COMMANDS = {
     "status": ("holdfast.cli.status:status", "Say how everything stands."),
     "incidents": ("holdfast.cli.incidents:incidents", "List what is wrong and what was done about it."),
     "releases": ("holdfast.cli.releases:releases", "List releases with their evidence."),
+    "release": ("holdfast.cli.release:app", "Say how long a release will take, before it begins."),
     "models": ("holdfast.cli.models:models", "List versions, back to the files they came from."),
     "runs": ("holdfast.cli.runs:runs", "List trainings."),
     "why": ("holdfast.cli.why:why", "Explain one recorded answer."),
