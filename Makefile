@@ -2,6 +2,7 @@
 PYTHON ?= python3
 WORKERS ?= 2
 BENCH ?= *
+BESIDE_PEERS := serving alarms drift estimate
 BIN := .venv/bin
 READY := .venv/.ready
 
@@ -44,10 +45,10 @@ format: setup  ## put the code into its format
 docs: setup  ## write the reference tables anew from the code
 	$(BIN)/python docs/generate.py
 
-bench: setup  ## run the benchmarks of Holdfast alone; figures go to bench/results/*.json; BENCH=name runs one
+bench: setup  ## run the benchmarks of Holdfast alone; figures go to bench/results/*.json; BENCH=name runs any one
 	@test "$(BENCH)" != serving || { echo "serving has a target of its own: make bench-serving"; exit 1; }
 	@ls bench/$(BENCH).py >/dev/null 2>&1 || { echo "no benchmark bench/$(BENCH).py"; exit 1; }
-	@for file in $(filter-out bench/serving.py,$(wildcard bench/$(BENCH).py)); do name=$$(basename $$file .py); echo "== $$name"; \
+	@for file in $(if $(filter *,$(BENCH)),$(filter-out $(BESIDE_PEERS:%=bench/%.py),$(wildcard bench/*.py)),bench/$(BENCH).py); do name=$$(basename $$file .py); echo "== $$name"; \
 		$(BIN)/python $$file --json bench/results/$$name.json || exit 1; done
 
 bench-serving: setup  ## serving beside its peers and the floor, 15 minutes; SERVING="--peers all" for more of them

@@ -12,7 +12,7 @@ A table stands between two lines of a page and is replaced whole::
 import re
 import types
 from collections.abc import Iterator, Mapping
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -33,7 +33,9 @@ _WORDS: Mapping[Any, str] = {
     float: "number",
     bool: "true or false",
     timedelta: "duration",
+    date: "day",
     spec.Rate: "rate",
+    spec.Span: "history",
     Column: "column",
     Any: "any",
 }

@@ -94,13 +94,13 @@ def server(name: str, trained: Trained, forms: Mapping[str, Form]) -> Server:
     """A peer as a server; one that cannot be installed says so when it is started."""
     peer = PEERS[name]
     home = peer.home or name
-    argv = [str(_python(home)), "-P", str(HERE / f"serve_{home}.py"), str(trained.model)]
+    argv = [str(python_of(home)), "-P", str(HERE / f"serve_{home}.py"), str(trained.model)]
     places = {peer.form: (peer.path, forms[peer.form])}
     served = process(
         peer.title, argv, places, trained.directory / f"{name}.log", settings=peer.settings, is_slow=peer.is_slow
     )
     try:
-        _install(home)
+        install(home)
     except NotAvailable as why:
         return _absent(served, str(why))
     return served
@@ -127,7 +127,8 @@ def _requirements(name: str) -> Path:
     return HERE / f"{name}.txt"
 
 
-def _python(name: str) -> Path:
+def python_of(name: str) -> Path:
+    """The interpreter of a peer's environment."""
     return ENVIRONMENTS / name / "bin" / "python"
 
 
@@ -136,12 +137,12 @@ def _mark(name: str) -> Path:
     return ENVIRONMENTS / name / f".ready-{sha256(_requirements(name).read_bytes()).hexdigest()[:16]}"
 
 
-def _install(name: str) -> None:
+def install(name: str) -> None:
     """Make the environment of a peer unless it is there. Raises NotAvailable."""
     if _mark(name).exists():
         return
     print(f"installing {name} into {ENVIRONMENTS.name}/{name}", flush=True)
-    pip = [str(_python(name)), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    pip = [str(python_of(name)), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
     for argv in (
         [sys.executable, "-m", "venv", "--clear", str(ENVIRONMENTS / name)],
         [*pip, "-r", str(_requirements(name))],

@@ -13,6 +13,9 @@ _HOME = {
     "dump_spec": "holdfast.core.specdump",
     "ManualClock": "holdfast.core.clock",
     "SystemClock": "holdfast.core.clock",
+    "drift": "holdfast.library.drift",
+    "estimate_quality": "holdfast.library.quality",
+    "compare": "holdfast.library.comparison",
 }
 """Public names and the module each is imported from on first use, so that importing holdfast stays light."""
 

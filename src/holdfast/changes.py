@@ -4,13 +4,14 @@ import msgspec
 
 from holdfast.core.clock import Clock, stopwatch_s
 from holdfast.core.records import Incident
+from holdfast.core.specelsewhere import must_have_model
 from holdfast.flow import releases
 from holdfast.flow.incidents import acknowledge
 from holdfast.lookups import find_one
 from holdfast.presence import read_presence
 from holdfast.serve.heartbeat import read_heartbeat
 from holdfast.serve.supervisor import await_generation
-from holdfast.state import State
+from holdfast.state import State, system_file
 
 PATIENCE_S = 15.0
 """How long workers are waited for: longer than a hung one takes to be killed, replaced and ready."""
@@ -37,10 +38,13 @@ def roll_back(state: State, name: str, clock: Clock, *, why: str, by: str) -> Ro
     """Take the open release of a system back, or else its live version; returns once the workers follow.
 
     A worker that hangs is replaced meanwhile, and its successor follows. Raises NotFound where there is
-    nothing to roll back to.
+    nothing to roll back to, StateError where the model is served elsewhere.
     """
     started_s = stopwatch_s()
     with state.catalog.begin() as tx:
+        must_have_model(
+            state.spec(system_file(tx, name)), "there is nothing to roll back here; go back to another there"
+        )
         live = releases.take_back(tx, name, why, clock.now(), by)
     generation = state.publish_routes()
     up = read_presence(state.run_directory)

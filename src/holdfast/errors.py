@@ -16,6 +16,7 @@
     |-- StateError                   8  the state directory or catalog cannot be used as asked
     |   |-- AlreadyRunning              another `up` holds this state
     |   |-- CorruptSegment              recorded bytes fail their checksum
+    |   |   `-- OtherFormat                 they are of another format version, and whole
     |   `-- Conflict                    somebody else changed this in the meantime
     `-- Overloaded                   9  a bounded queue is full; try again later
 
@@ -151,6 +152,13 @@ class AlreadyRunning(StateError):
 
 class CorruptSegment(StateError):
     """Recorded bytes fail their checksum in the middle of a segment."""
+
+
+class OtherFormat(CorruptSegment):
+    """A segment is of a format version that this program does not read; nothing of it is damaged.
+
+    Whoever sets a segment aside because it cannot be read sets this one aside too, so it is a kind of those.
+    """
 
 
 class Conflict(StateError):

@@ -61,6 +61,15 @@ def find_all(tx: Transaction, kind: type[R], system: str = "") -> list[R]:
     return tx.find(kind, system or None)[::-1]
 
 
+def only_watched(state: State, tx: Transaction, system: str = "") -> str:
+    """What to say instead of how to train, where every system (or the one named) is served elsewhere; else empty."""
+    names = system_names(tx, system)
+    if not names or any(state.spec(system_file(tx, name)).predictions is None for name in names):
+        return ""
+    of = f"the model of {names[0]} is" if len(names) == 1 else f"the models of {', '.join(names)} are"
+    return f"{of} served elsewhere and only watched here; `holdfast status` says what was answered there"
+
+
 def find_incidents(tx: Transaction, system: str = "", *, closed: bool = False) -> list[Incident]:
     """Open incidents, newest first; with `closed` all of them."""
     return [incident for incident in find_all(tx, Incident, system) if closed or incident.state in OPEN]

@@ -10,10 +10,11 @@ from holdfast.core import kinds
 from holdfast.core.protocols import Task, Transaction
 from holdfast.core.records import Run
 from holdfast.core.spec import SystemSpec
+from holdfast.core.specelsewhere import must_have_model
 from holdfast.errors import StateError
 from holdfast.flow import registry
 from holdfast.flow.days import blocks_of
-from holdfast.flow.planning import LEAST_DAYS, PairedDays, ReleaseForecast, forecast, paired_days
+from holdfast.flow.planning import LEAST_DAYS, PairedDays, ReleaseForecast, forecast, paired_days, refuse_goal
 from holdfast.flow.predictions import LivePredictions
 from holdfast.flow.reference import read_holdout
 from holdfast.state import State, system_file
@@ -29,9 +30,11 @@ def plan_release(
 
     Days come from live traffic where enough are labelled, scored by what is live and by the version before it; else
     from the hold-out of what is live; where nothing was live before, its linear baseline is the other one. Raises
-    StateError where no version is live, DataError where too few days are labelled.
+    StateError where no version is live, DataError where too few days are labelled or a goal decides.
     """
     spec = _changed(state.spec(system_file(tx, system)), margin, within)
+    must_have_model(spec, "nothing is released here")
+    refuse_goal(spec)
     task: Task = kinds.load("tasks", spec.model.task)()
     live = registry.current_route(tx, system).live
     if not live:
@@ -51,7 +54,7 @@ def plan_release(
         model = state.model(registry.get_version(tx, system, before))
         days = [day.with_columns(pl.Series(other, model.predict_frame(day))) for day in days]
     paired = paired_days(task, spec.release.decide.loss, days, other, "candidate")
-    return forecast(spec, paired, f"{said} on the {paired.days} days held out from {live}")
+    return forecast(spec, paired, f"{said} on the {paired.days} days held out from version {live}")
 
 
 def _on_traffic(

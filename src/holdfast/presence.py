@@ -55,6 +55,8 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     """The secret of the first admin token, on the very first start only."""
     systems: dict[str, str] = {}
     """Each system and its live version, empty where there is none yet."""
+    elsewhere: tuple[str, ...] = ()
+    """Those whose model is served elsewhere."""
     error: str = ""
 
 

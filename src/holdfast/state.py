@@ -13,10 +13,11 @@ from holdfast.core import kinds, routes
 from holdfast.core.model import Model
 from holdfast.core.protocols import Blobs, Catalog, Lake, Transaction
 from holdfast.core.records import Route, SystemFile, Token, Version
-from holdfast.core.routes import RoutedSystem, RoutedVersion, Routes, TokenHash
-from holdfast.core.spec import SystemSpec
+from holdfast.core.routes import RoutedSystem, RoutedVersion, Routes, ServedElsewhere, TokenHash
+from holdfast.core.spec import Predictions, SystemSpec
 from holdfast.core.specfile import parse_spec, spec_hash
 from holdfast.errors import ArtifactError, HoldfastError, NotFound, StateError
+from holdfast.flow.elsewhere import stated_signature
 from holdfast.flow.registry import current_route
 from holdfast.places import CATALOG, ROUTES, RUN
 from holdfast.security import artifacts
@@ -163,9 +164,9 @@ class State:
             found = tx.get(Version, spec.system, id) if id else None
             return None if found is None else self.unpacked(found)
 
-        task = kinds.load("tasks", spec.model.task)()
+        task = kinds.load("tasks", spec.task)()
         return RoutedSystem(
-            task=spec.model.task,
+            task=spec.task,
             output=task.output,
             live=version(route.live),
             canary=version(route.canary),
@@ -174,7 +175,14 @@ class State:
             key=spec.data.key,
             unit=spec.data.unit or "",
             release=route.release,
+            elsewhere=None if spec.predictions is None else _elsewhere(spec, spec.predictions, task.output),
         )
+
+
+def _elsewhere(spec: SystemSpec, predictions: Predictions, output: str) -> ServedElsewhere:
+    return ServedElsewhere(
+        signature=stated_signature(spec, output), score=predictions.score or output, version=predictions.version
+    )
 
 
 def load_routed(directory: Path, routed: RoutedVersion) -> Model:

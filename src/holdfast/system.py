@@ -1,8 +1,8 @@
 """One system, put together: builds its parts from its file and runs its loop as `tick`."""
 
 import logging
-from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
+from collections.abc import Callable, Iterator, Mapping
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +11,21 @@ import numpy as np
 import polars as pl
 from msgspec.structs import replace
 
+from holdfast.answers import Answers
 from holdfast.core import kinds
-from holdfast.core.blocks import mature_until
+from holdfast.core.blocks import block_bounds, mature_until
 from holdfast.core.clock import Clock
-from holdfast.core.evidence import Window
+from holdfast.core.evidence import Block, Window
+from holdfast.core.meaning import summary
 from holdfast.core.protocols import Task, Transaction
 from holdfast.core.records import Incident, Job, Mark, Release, Run, Snapshot, Version
 from holdfast.core.signature import Signature
 from holdfast.core.spec import Monitor, SystemSpec
 from holdfast.core.specdump import dump_spec
-from holdfast.flow import datasets, gates, incidents, jobs, registry, releases, responses
+from holdfast.core.specelsewhere import must_have_model
+from holdfast.flow import datasets, experiments, explanations, gates, incidents, jobs, registry, releases, responses
+from holdfast.flow.buckets import Progress
+from holdfast.flow.influence import influence_of
 from holdfast.flow.monitors import Monitoring, Reference
 from holdfast.flow.predictions import LivePredictions
 from holdfast.flow.readings import record_readings
@@ -58,12 +63,14 @@ class System:
         self.clock = clock
         self.feeds = feeds
         self._recorder = Recorder(state.lake.writer)
-        self.task: Task = kinds.load("tasks", spec.model.task)()
+        self.task: Task = kinds.load("tasks", spec.task)()
         self.live = LivePredictions(spec, state.lake, self.task.output)
         self._monitoring = Monitoring(spec, self.task, self.live)
         self.workshop = Workshop(spec, state, clock, feeds, waits=waits, prepare=prepare)
         self.tell = tell
         self._references: dict[str, Reference] = {}
+        self._answers = None if spec.predictions is None else Answers(spec, self.task, state, self.live, self._recorder)
+        """Where the model is served elsewhere: what it is told to have answered."""
 
     # The loop
 
@@ -81,8 +88,11 @@ class System:
     def tick(self) -> list[str]:
         """Do what is due now, each piece in one transaction; returns what was done, for people to read."""
         self._take_labels()
-        done = self._begin()
-        done += self.push_on()
+        done = []
+        if self._answers is None:
+            done = self._begin() + self.push_on()
+        elif self._answers.take(self.feeds.world(self.clock.now()), self.clock.now()):
+            self._monitoring.forget()
         done += self._monitor()
         done += self._respond_by_clock()
         return done
@@ -96,7 +106,8 @@ class System:
         self.workshop.close()
 
     def submit_training(self, cause: str, *, by: str = "holdfast") -> Job:
-        """Ask for a training; the open one if there is one."""
+        """Ask for a training; the open one if there is one. Raises StateError where the model is served elsewhere."""
+        must_have_model(self.spec, "nothing here can train it")
         now = self.clock.now()
         with self.state.catalog.begin() as tx:
             job = jobs.submit(tx, self.spec.system, "train", {"cause": cause}, now)
@@ -105,6 +116,7 @@ class System:
 
     def roll_back(self, why: str, *, by: str) -> str:
         """Take the open release back, or else the live version; returns the version that is live now."""
+        must_have_model(self.spec, "go back to another version there")
         with self.state.catalog.begin() as tx:
             return _TickControls(self, tx, self.clock.now()).rollback(why, by=by)
 
@@ -191,6 +203,7 @@ class System:
         now = self.clock.now()
         with self.state.catalog.read() as tx:
             run = tx.get(Run, self.spec.system, release.run)
+            terms = gates.terms(tx, self.spec, release)
         assert run is not None
         holdout = read_holdout(self.state.blobs.get(run.holdout_rows))
         if release.against:
@@ -198,7 +211,7 @@ class System:
         model = self.workshop.candidate_model(run)
         if any(gate.check == "latency" for gate in self.spec.gates):
             holdout = holdout.with_columns(pl.Series("latency_ms", measured_latency_ms(model, holdout)))
-        facts = {"task": self.task, "signature": model.signature, "now": now}
+        facts = {"task": self.task, "signature": model.signature, "now": now, "terms": terms}
         window = gates.holdout_window(self.spec, self.task, holdout, facts)
         verdicts = gates.judge(self.spec, self.task, window, self._served(window))
         if release.against:
@@ -242,8 +255,20 @@ class System:
             block = self.live.labelled_block(day)
             folded = releases.fold(folded, block, self.task, self.spec.release, self.score, self.task.output)
             day += timedelta(days=1)
+        folded = self._with_split(folded, newest)
         with self.state.catalog.begin() as tx:
             return releases.step(tx, folded, self.spec.release, now) if _stands(tx, release) else release
+
+    def _with_split(self, release: Release, newest: date) -> Release:
+        """Where a goal decides: how units came to the versions since the step under way began, whole days only."""
+        if self.spec.release.decide.goal is None or release.step_since is None:
+            return release
+        day = self.live.day_of(release.step_since) + timedelta(days=1)
+
+        def blocks() -> list[Block]:
+            return [self.live.labelled_block(day + timedelta(days=n)) for n in range((newest - day).days + 1)]
+
+        return experiments.with_split(release, self.spec.release, newest, blocks)
 
     def _first_day_to_fold(self, release: Release) -> Any:
         """The first whole day after the release began: nothing that chose the candidate may judge it."""
@@ -258,9 +283,10 @@ class System:
         """Evaluate the monitors that are due; what they find becomes incidents, and those get responses."""
         now = self.clock.now()
         with self.state.catalog.read() as tx:
-            since = self._live_since(tx)
-            due = self._monitoring.due(tx, now, since) if since else []
-            live = registry.current_route(tx, self.spec.system).live
+            since, live = self._live_since(tx), self._live(tx, now)
+            due = self._monitoring.due(tx, now, since) if since and live else []
+            if self._answers is not None and since and live:
+                due = self._answers.due(tx, self._monitoring, due, live, now, since)
         if not due:
             return []
         reference = self.reference(live)
@@ -271,21 +297,32 @@ class System:
         name = self.spec.system
         with self.state.catalog.begin() as tx:
             since = self._live_since(tx)
-            if since is None or registry.current_route(tx, name).live != reference.version:
+            if since is None or self._live(tx, now) != reference.version:
                 return []
-            if monitor not in self._monitoring.due(tx, now, since):
+            if monitor not in self._monitoring.due(tx, now, since, reference):
                 return []
+            if self._answers is not None:
+                self._answers.tell_reference(tx, reference)
             controls = _TickControls(self, tx, now)
             verdicts = self._monitoring.run(tx, monitor, reference, self._facts(tx, now), now)
-            worst = {} if not verdicts else msgspec.to_builtins(verdicts[0])
-            tx.put(Mark(system=name, id=f"verdict/{monitor.name}", last_at=now, memory=worst))
+            told = summary(verdicts)
+            memory = {} if told is None else msgspec.to_builtins(told)
+            tx.put(Mark(system=name, id=f"verdict/{monitor.name}", last_at=now, memory=memory))
             before = {i.id for i in tx.find(Incident, name)}
             touched = incidents.observe(tx, name, monitor.check, verdicts, self.groups(), now)
+            touched = [self._explained(tx, incident, reference, now) for incident in touched]
             done = [f"{i.id} opened: {i.cause}: {i.last.why}" for i in touched if i.id not in before]
             done += responses.respond(tx, self.spec, touched, controls, now)
         record_readings(self.state.lake, name, verdicts, version=reference.version, at=now)
         controls.send()
         return done
+
+    def _explained(self, tx: Transaction, incident: Incident, reference: Reference, now: datetime) -> Incident:
+        """An open incident with what it means, found out when it opens and again as days and labels come in."""
+        answer = None
+        if self._answers is None:
+            answer = self.state.model(registry.get_version(tx, self.spec.system, reference.version)).predict_frame
+        return explanations.take_up(tx, self.spec, incident, self.task, reference, self.live, answer, now)
 
     def _respond_by_clock(self) -> list[str]:
         now = self.clock.now()
@@ -299,8 +336,26 @@ class System:
         controls.send()
         return done
 
+    def count_answers(self, *, every: bool = False, again: bool = False) -> Iterator[Progress]:
+        """Count by hour, on the edges of the live version, the answers that were rolled and not counted yet.
+
+        One piece a step; stopping between two loses nothing. Without `every`, only as far back as the monitors look.
+        """
+        now, days = self.clock.now(), self._monitoring.counted_days()
+        with self.state.catalog.read() as tx:
+            live = self._live(tx, now)
+        if live and (days or every):
+            edges = self.reference(live).facts["edges"]
+            newest = self.live.last_complete_day(now)
+            since, _ = block_bounds(self.spec.data.timezone, newest - timedelta(days=days))
+            if edges:
+                yield from self.live.buckets.counting(edges, None if every else since, again=again)
+
     def reference(self, version_id: str) -> Reference:
         """What a version was promised to be like; made from its snapshot once."""
+        if self._answers is not None:
+            with self.state.catalog.read() as tx:
+                return self._answers.reference(tx, version_id, self.clock.now())
         if version_id not in self._references:
             with self.state.catalog.read() as tx:
                 version = registry.get_version(tx, self.spec.system, version_id)
@@ -312,13 +367,26 @@ class System:
             rows = datasets.read_snapshot(snapshot, self.state.blobs)
             rows = rows.filter(pl.col("event_at") < run.holdout[1])
             holdout = read_holdout(self.state.blobs.get(run.holdout_rows))
-            signature = self.state.model(version).signature
-            made = make_reference(self.spec, self.task, version_id, signature, rows, holdout, run.folds)
+            validated = read_holdout(self.state.blobs.get(run.validated_rows)) if run.validated_rows else None
+            model = self.state.model(version)
+            made = make_reference(
+                self.spec,
+                self.task,
+                version_id,
+                model.signature,
+                rows,
+                holdout,
+                run.folds,
+                validated=validated,
+                facts={"influence": influence_of(model)},
+            )
             self._references = {version_id: made}
         return self._references[version_id]
 
     def promised(self, version_id: str) -> Mapping[str, float]:
         """What each loss of a version was promised to stay under: the upper end of its interval on the hold-out."""
+        if self._answers is not None:
+            return self.reference(version_id).promised
         with self.state.catalog.read() as tx:
             run = tx.get(Run, self.spec.system, registry.get_version(tx, self.spec.system, version_id).run)
         assert run is not None
@@ -335,18 +403,30 @@ class System:
 
     def _facts(self, tx: Transaction, now: datetime) -> Mapping[str, Any]:
         feeds = self.spec.data.feeds
+        newest = self.feeds.world(now).newest(now)
+        if self._answers is not None:
+            newest[self.spec.data.rows] = self._answers.newest(tx)
         return {
             "now": now,
-            "feeds": self.feeds.world(now).newest(now),
+            "feeds": newest,
             "fresh": {name: feed.fresh for name, feed in feeds.items() if feed.fresh is not None},
             "monitors": self._monitoring.last_runs(tx),
             "mature_until": mature_until(self.spec.data, now),
+            "mature_after": self.spec.data.label.mature_after,
         }
 
     def _live_since(self, tx: Transaction) -> datetime | None:
-        """When the first version went live."""
+        """When the first version went live, or the first answer was given."""
+        if self._answers is not None:
+            return self._answers.since(tx)
         lives = [step.at for v in tx.find(Version, self.spec.system) for step in v.history if step.to == "live"]
         return min(lives, default=None)
+
+    def _live(self, tx: Transaction, now: datetime) -> str:
+        """The version that answers, here or elsewhere; empty where there is none."""
+        if self._answers is not None:
+            return self._answers.version(tx, now)
+        return registry.current_route(tx, self.spec.system).live
 
     def _audit(
         self, tx: Transaction, action: str, subject: str, detail: Mapping[str, Any], by: str = "holdfast"
@@ -372,9 +452,11 @@ class _TickControls:
             self._system.tell(text)
 
     def submit(self, kind: str, payload: Mapping[str, Any]) -> str:
+        must_have_model(self._system.spec, "nothing here can train it")
         return jobs.submit(self._tx, self._system.spec.system, kind, payload, self._now).id
 
     def rollback(self, why: str, *, by: str = "holdfast") -> str:
+        must_have_model(self._system.spec, "go back to another version there")
         return releases.take_back(self._tx, self._system.spec.system, why, self._now, by)
 
 

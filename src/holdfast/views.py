@@ -8,12 +8,15 @@ import msgspec
 import numpy as np
 import polars as pl
 
+from holdfast.answers import MARK, REFERENCE
 from holdfast.core import kinds
+from holdfast.core.blocks import block_bounds
 from holdfast.core.clock import Clock
 from holdfast.core.protocols import PREDICTIONS, Task, Transaction
 from holdfast.core.records import Incident, Mark, Route, Run, SystemFile, Version
 from holdfast.core.spec import SystemSpec
 from holdfast.errors import HoldfastError
+from holdfast.flow.elsewhere import answering
 from holdfast.flow.incidents import OPEN
 from holdfast.flow.ingestion import intake
 from holdfast.flow.predictions import LivePredictions
@@ -45,6 +48,7 @@ class ProcessView(msgspec.Struct, frozen=True, kw_only=True):
     """How old the sign is, in seconds; None when there is none."""
     generation: int = 0
     recorded: int = 0
+    """Rows of answers and labels that it wrote, of all systems, since it began."""
     lost: int = 0
     shed: int = 0
     refused: int = 0
@@ -56,7 +60,11 @@ class FeedView(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     newest: datetime | None
-    rows: int
+    rows: int | None
+    """Rows taken in; of answers that come over HTTP those on record on the system's `days`. None for labels that come
+    so: they are counted by day, with the answers that they belong to."""
+    over_http: bool
+    """Whether it is filled over HTTP, and has no files."""
     quarantined: int
     files: int
     is_stale: bool | None
@@ -88,6 +96,12 @@ class SystemView(msgspec.Struct, frozen=True, kw_only=True):
 
     system: str
     about: str = ""
+    elsewhere: bool = False
+    """True where the model is served elsewhere: `live` is the version that answers there, by what was told."""
+    reference: str = ""
+    """Of a model that is served elsewhere: why nothing can be compared with its reference yet; empty when it can."""
+    unpaired: int = 0
+    """Rows of requests and responses that were told, and never met by the other."""
     is_recorded: bool = True
     """False where its file says ``serve.record: none``."""
     live: str
@@ -170,6 +184,8 @@ class Views:
         route, release = current_route(tx, file.system), open_release(tx, file.system)
         error = tx.get(Mark, file.system, KEEPER) or Mark(system=file.system, id=KEEPER)
         runs = tx.find(Run, file.system, newest=1)
+        if spec.predictions is not None:
+            return self._told(tx, spec, file, now)
         return SystemView(
             system=file.system,
             about=spec.about,
@@ -193,6 +209,36 @@ class Views:
             error_at=error.last_at if error.memory.get("error") else None,
         )
 
+    def _told(self, tx: Transaction, spec: SystemSpec, file: SystemFile, now: datetime) -> SystemView:
+        """A system whose model is served elsewhere."""
+        error = tx.get(Mark, file.system, KEEPER) or Mark(system=file.system, id=KEEPER)
+        answers = tx.get(Mark, file.system, MARK) or Mark(system=file.system, id=MARK)
+        reference = tx.get(Mark, file.system, REFERENCE) or Mark(system=file.system, id=REFERENCE)
+        changed = answers.memory.get("changed", 0)
+        last = self._predictions(spec, file, changed).last_complete_day(now)
+        live = answering(answers.memory.get("days", {}), last)
+        first = min(answers.memory.get("days", {}).get(live, {}), default="")
+        days = self._days(spec, file, now, changed)
+        is_held_to = reference.memory.get("version") == live
+        return SystemView(
+            system=file.system,
+            about=spec.about,
+            elsewhere=True,
+            reference=str(reference.memory.get("short", "")) if is_held_to else "",
+            unpaired=sum(answers.memory.get("given_up", {}).values()),
+            live=live,
+            live_since=block_bounds(spec.data.timezone, date.fromisoformat(first))[0] if first else None,
+            canary="",
+            incidents=tx.find(Incident, file.system, state=OPEN)[::-1],
+            monitors=_monitors(tx, spec, now),
+            feeds=_feeds(tx, spec, now, answers.memory.get("newest", ""), days),
+            loss=_loss(spec),
+            promised=reference.memory.get("promised", {}).get(_loss(spec)) if is_held_to else None,
+            days=days,
+            error=str(error.memory.get("error", "")),
+            error_at=error.last_at if error.memory.get("error") else None,
+        )
+
     def _promise(self, tx: Transaction, spec: SystemSpec, file: SystemFile, live: str) -> float | None:
         key = (file.system, file.spec_hash, live)
         if key not in self._promised:
@@ -204,7 +250,7 @@ class Views:
             self._promised[key] = promised_losses(spec, _task(spec), holdout).get(spec.release.decide.loss)
         return self._promised[key]
 
-    def _days(self, spec: SystemSpec, file: SystemFile, now: datetime) -> list[Day]:
+    def _days(self, spec: SystemSpec, file: SystemFile, now: datetime, changed: int = 0) -> list[Day]:
         """The newest days with answers. Events of long ago (history sent as if it were live) are found too."""
         recorded = self._state.lake.scan(PREDICTIONS.name, file.system, since=now - timedelta(days=RECENT_DAYS))
         if recorded.is_empty():
@@ -215,7 +261,7 @@ class Views:
             return []
         day = pl.col("event_at").dt.convert_time_zone(spec.data.timezone).dt.date().alias("day")
         counts = recorded.select(day).group_by("day").len().sort("day").tail(RECENT_DAYS)
-        live, task = self._predictions(spec, file), _task(spec)
+        live, task = self._predictions(spec, file, changed), _task(spec)
         mature = live.last_mature_day(now)
         return [
             _day(live.labelled_block(each).rows(), each, rows, task, spec)
@@ -224,17 +270,23 @@ class Views:
             for each, rows in counts.iter_rows()
         ]
 
-    def _predictions(self, spec: SystemSpec, file: SystemFile) -> LivePredictions:
-        known = self._live.get(file.system)
-        if known is None or known[0] != file.spec_hash:
+    def _predictions(self, spec: SystemSpec, file: SystemFile, changed: int = 0) -> LivePredictions:
+        """What was answered, with the days that were read; read anew once answers came for days that are over."""
+        known, stands = self._live.get(file.system), f"{file.spec_hash}/{changed}"
+        if known is None or known[0] != stands:
             made = LivePredictions(spec, self._state.lake, _task(spec).output)
-            known = self._live[file.system] = (file.spec_hash, made)
+            known = self._live[file.system] = (stands, made)
         return known[1]
 
 
 def _task(spec: SystemSpec) -> Task:
-    task: Task = kinds.load("tasks", spec.model.task)()
+    task: Task = kinds.load("tasks", spec.task)()
     return task
+
+
+def _loss(spec: SystemSpec) -> str:
+    """The loss in which days are told."""
+    return spec.release.decide.loss if spec.predictions is None else _task(spec).losses[0]
 
 
 def _live_since(tx: Transaction, route: Route) -> datetime | None:
@@ -246,7 +298,7 @@ def _day(answered: pl.DataFrame, day: date, rows: int, task: Task, spec: SystemS
     labelled = answered.filter(pl.col("label").is_not_null())
     if labelled.is_empty():
         return Day(day=day, rows=rows)
-    losses = task.loss(spec.release.decide.loss, labelled["label"].to_numpy(), labelled[task.output].to_numpy())
+    losses = task.loss(_loss(spec), labelled["label"].to_numpy(), labelled[task.output].to_numpy())
     return Day(day=day, rows=rows, labelled=labelled.height, loss=float(np.mean(losses)))
 
 
@@ -270,24 +322,35 @@ def _monitors(tx: Transaction, spec: SystemSpec, now: datetime) -> list[MonitorV
     return views
 
 
-def _feeds(tx: Transaction, spec: SystemSpec, now: datetime) -> list[FeedView]:
+def _feeds(
+    tx: Transaction, spec: SystemSpec, now: datetime, answered: str = "", days: Sequence[Day] = ()
+) -> list[FeedView]:
+    """What the feeds have brought; `answered` is when the newest answer was given of which this was told, and `days`
+    are those with answers."""
     views = []
     for name, feed in spec.data.feeds.items():
         taken = intake(tx, spec.system, name)
+        newest = datetime.fromisoformat(answered) if answered and name == spec.data.rows else taken.newest
         is_stale = None
         if feed.fresh is not None:
-            is_stale = taken.newest is None or now - taken.newest > feed.fresh
+            is_stale = newest is None or now - newest > feed.fresh
         views.append(
             FeedView(
                 name=name,
-                newest=taken.newest,
-                rows=sum(file.rows for file in taken.files),
+                newest=newest,
+                rows=sum(file.rows for file in taken.files) if feed.from_ else _posted(spec, name, days),
+                over_http=not feed.from_,
                 quarantined=sum(file.quarantined for file in taken.files),
                 files=len({file.name for file in taken.files}),
                 is_stale=is_stale,
             )
         )
     return views
+
+
+def _posted(spec: SystemSpec, feed: str, days: Sequence[Day]) -> int | None:
+    """How many rows of a feed came over HTTP on these days, as far as they are counted."""
+    return sum(day.rows for day in days) if feed == spec.data.rows else None
 
 
 def _process(run_dir: Path, name: str, now: datetime) -> ProcessView:

@@ -16,14 +16,16 @@ from msgspec.structs import replace
 from holdfast.core.clock import Clock, stopwatch_s
 from holdfast.core.model import Model
 from holdfast.core.protocols import Transaction
-from holdfast.core.records import Job, Run
+from holdfast.core.records import Job, Run, Version
+from holdfast.core.spans import ALL, Span
 from holdfast.core.spec import SystemSpec
 from holdfast.core.specfile import spec_hash
+from holdfast.core.specwords import read_span
 from holdfast.errors import HoldfastError, JobFailed
-from holdfast.flow import child, datasets, jobs
+from holdfast.flow import child, datasets, jobs, registry
 from holdfast.flow.jobs import LEASE
 from holdfast.flow.predictions import with_delivered_labels
-from holdfast.flow.training import HOLDOUT, TrainingRequest, TrainingResult
+from holdfast.flow.training import HOLDOUT, VALIDATED, TrainingRequest, TrainingResult
 from holdfast.provenance import code_version
 from holdfast.security import artifacts, signing, verifying
 from holdfast.state import State
@@ -147,8 +149,8 @@ class Workshop:
         out.mkdir(parents=True)
         path = out / "snapshot.parquet"
         path.write_bytes(state.blobs.get(snapshot.blob))
-        request = TrainingRequest(spec=spec, snapshot=path, seed=spec.model.seed, now=now, out=out)
         with state.catalog.begin() as tx:
+            present = _window_of_live(tx, spec.system)
             tx.put(snapshot)
             for left in tx.find(Run, spec.system, state=("running",)):
                 if left.job == job.id:
@@ -165,6 +167,7 @@ class Workshop:
             )
             tx.put(self._run)
         before = stopwatch_s()
+        request = TrainingRequest(spec=spec, snapshot=path, seed=spec.model.seed, now=now, out=out, present=present)
         self._child = child.start(self._prepare(request, str(job.payload.get("cause", ""))))
         self.waited_s += stopwatch_s() - before
 
@@ -215,7 +218,10 @@ class Workshop:
         files = verifying.read_files(out / "artifact")
         artifact = state.blobs.put(artifacts.pack(files))
         holdout = state.blobs.put((out / HOLDOUT).read_bytes())
-        run = finished_run(self._of(), result, artifact=artifact, holdout_rows=holdout, now=now)
+        validated = state.blobs.put((out / VALIDATED).read_bytes())
+        run = finished_run(
+            self._of(), result, artifact=artifact, holdout_rows=holdout, validated_rows=validated, now=now
+        )
         with state.catalog.begin() as tx:
             held = jobs.renew(tx, job, now)
             if held is not None:
@@ -259,7 +265,9 @@ def _is_gone(owner: str) -> bool:
     return abs(began - float(started)) > SAME_START_S
 
 
-def finished_run(run: Run, result: TrainingResult, *, artifact: str, holdout_rows: str, now: datetime) -> Run:
+def finished_run(
+    run: Run, result: TrainingResult, *, artifact: str, holdout_rows: str, validated_rows: str, now: datetime
+) -> Run:
     """The record of a run that succeeded."""
     return replace(
         run,
@@ -279,8 +287,17 @@ def finished_run(run: Run, result: TrainingResult, *, artifact: str, holdout_row
         parity=result.parity,
         holdout=result.holdout,
         holdout_rows=holdout_rows,
+        validated_rows=validated_rows,
         trained_until=result.trained_until,
+        window=result.window,
     )
+
+
+def _window_of_live(tx: Transaction, system: str) -> Span:
+    """What the live version was fitted on; all of the history where nothing is live."""
+    version = tx.get(Version, system, registry.current_route(tx, system).live)
+    run = tx.get(Run, system, version.run) if version is not None else None
+    return ALL if run is None or run.window is None else read_span(run.window.window)
 
 
 def measured_latency_ms(model: Model, rows: pl.DataFrame) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":

@@ -59,20 +59,46 @@ def made(name: str) -> Action:
     return action
 
 
-def test_notify_says_system_check_subject_and_why(controls: Controls) -> None:
+def test_notify_says_check_subject_and_why_once(controls: Controls) -> None:
     assert made("notify").act(INCIDENT, controls) == "people were told"
-    assert controls.said == ["orders: drift temp: 0.5 is at most 0.6"]
+    assert controls.said == ["drift temp: 0.5 is at most 0.6"]
 
 
 def test_notify_about_the_whole_window_names_no_subject(controls: Controls) -> None:
     made("notify").act(replace(INCIDENT, subject=""), controls)
-    assert controls.said == ["orders: drift: 0.5 is at most 0.6"]
+    assert controls.said == ["drift: 0.5 is at most 0.6"]
+
+
+def test_notify_says_what_the_check_noted(controls: Controls) -> None:
+    noted = replace(a_verdict(), reading=replace(a_verdict().reading, note="new: teal, plum"))
+    made("notify").act(replace(INCIDENT, last=noted), controls)
+    assert controls.said == ["drift temp: 0.5 is at most 0.6; new: teal, plum"]
 
 
 def test_retrain_asks_for_one_training_however_often_it_acts(controls: Controls) -> None:
     for _ in range(2):
         assert made("retrain").act(INCIDENT, controls) == "training submitted as job-1"
     assert controls.jobs == [("train", {"cause": "drift:weather", "incident": "inc-3"})]
+
+
+def test_retrain_hands_on_what_its_candidate_must_show(controls: Controls) -> None:
+    action: Action = msgspec.convert({"if": "better", "cost": 0.002}, kinds.load("actions", "retrain"))
+    action.act(INCIDENT, controls)
+    [(_, payload)] = controls.jobs
+    assert payload == {"cause": "drift:weather", "incident": "inc-3", "if": "better", "cost": 0.002}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"cost": 0.1}, "'cost' has no effect without 'if: better'"),
+        ({"if": "better", "cost": -0.1}, "Expected `float` >= 0.0"),
+        ({"if": "bettr"}, "Invalid enum value 'bettr'"),
+    ],
+)
+def test_retrain_refuses_what_can_take_no_effect(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(msgspec.ValidationError, match=said):
+        msgspec.convert(options, kinds.load("actions", "retrain"))
 
 
 def test_rollback_says_why_and_what_is_live(controls: Controls) -> None:

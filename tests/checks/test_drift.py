@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from holdfast.checks.drift import STATED, Drift
+from holdfast.checks.drift import MISSING, STATED, STATED_MISSING, Drift
 from holdfast.core.evidence import Grade, Role
 from holdfast.core.signature import Column, Signature
 from holdfast.stats.histogram import edges_of
@@ -33,7 +33,11 @@ def facts(reference):
 
 
 def by_column(readings):
-    return {reading.subject: reading for reading in readings}
+    return {reading.subject: reading for reading in readings if reading.name != MISSING}
+
+
+def missing(readings):
+    return {reading.subject: reading for reading in readings if reading.name == MISSING}
 
 
 @pytest.mark.parametrize("distance", list(STATED))
@@ -64,11 +68,25 @@ def test_cutting_and_permuting_rows_changes_nothing(window, day, reference, fact
     assert Drift().measure(window([shuffled[:cut], shuffled[cut:]], facts), reference) == whole
 
 
-def test_null_rows_change_no_distance(window, day, reference, facts):
+def test_null_rows_change_the_missing_share_and_nothing_else(window, day, reference, facts):
     nulls = pl.DataFrame({name: [None] * 50 for name in COLUMNS}, schema=day().select(COLUMNS).schema)
     padded = pl.concat([day(3), nulls], how="diagonal_relaxed")
     before, after = (Drift().measure(window([rows], facts), reference) for rows in (day(3), padded))
-    assert before == after
+    assert by_column(before) == by_column(after)
+    assert {name: reading.value for name, reading in missing(before).items()} == dict.fromkeys(COLUMNS[:3], 0.0)
+    assert {name: reading.value for name, reading in missing(after).items()} == dict.fromkeys(COLUMNS[:3], 50 / 350)
+    assert missing(after)["wind"].note == "14.3% of it are missing, usually 0.0%"
+
+
+def test_a_missing_share_is_compared_both_ways_and_fails_by_itself_only_where_most_is_missing(window, day, facts):
+    half = [day(k).with_columns(wind=pl.when(pl.int_range(pl.len()) % 2 == 0).then("wind")) for k in range(20)]
+    reference = window(half, facts)
+    full = missing(Drift().measure(window([day(30)], facts), reference))["wind"]
+    assert full.value == pytest.approx(0.5)
+    gone = day(30).drop("wind")
+    dead = missing(Drift().measure(window([gone], facts), window([day(k) for k in range(20)], facts)))["wind"]
+    assert (dead.value, Drift().grade(dead)[0], Drift().grade(full)[0]) == (1.0, Grade.FAIL, Grade.PASS)
+    assert STATED_MISSING == 0.5
 
 
 def test_a_block_of_the_reference_is_measured_against_the_rest(window, reference):
@@ -131,3 +149,58 @@ def test_times_are_left_out_because_they_move_on_by_themselves(window, day, fact
     [asked] = Drift(columns=("wind",)).measure(moved, reference)
     assert asked.value is None
     assert "wind is a time, which moves on by itself" in asked.note
+
+
+def with_label(window, days, *, first=0, complete=30, **changes):
+    """Days whose labels are complete up to day `complete`, edges for the label among the facts."""
+    rows = pl.concat(days)
+    label = rows["label"].to_list() if rows["label"].dtype == pl.String else rows["label"].to_numpy()
+    until = window([rows], first=complete).blocks[0].start
+    return window(
+        days, {"edges": {**edges(rows), "label": edges_of(label)}, "mature_until": until, **changes}, first=first
+    )
+
+
+@pytest.mark.parametrize("kind", ["classes", "numbers", "names"])
+def test_labels_that_moved_are_seen_when_asked_for(window, day, kind):
+    def labels(k, shift=0.0):
+        random = np.random.default_rng(k)
+        share = random.random(300) < 0.2 + shift
+        if kind == "names":
+            return day(k).with_columns(label=pl.Series(np.where(share, "late", "on time")))
+        return day(k).with_columns(
+            label=pl.Series(random.normal(shift * 9, 3, 300) if kind == "numbers" else share * 1.0)
+        )
+
+    reference = with_label(window, [labels(k) for k in range(20)])
+    check = Drift(columns=("label",))
+    [still] = check.measure(window([labels(25)], reference.facts, first=25), reference)
+    [moved] = check.measure(window([labels(25, 0.3)], reference.facts, first=25), reference)
+    assert (still.subject, moved.subject) == ("label", "label")
+    assert moved.value > 5 * still.value
+    assert "label" not in by_column(Drift().measure(window([labels(25)], reference.facts), reference))
+
+
+def test_only_days_with_complete_labels_count_for_the_label(window, day):
+    reference = with_label(window, [day(k) for k in range(20)], complete=25)
+    strange = day(25).with_columns(label=pl.lit(1.0))
+    check = Drift(columns=("temp", "label"))
+    both = check.measure(window([day(24), strange], reference.facts, first=24), reference)
+    alone = check.measure(window([day(24)], reference.facts, first=24), reference)
+    assert by_column(both)["label"] == by_column(alone)["label"]
+    assert by_column(both)["temp"].rows == 600
+    none = by_column(check.measure(window([strange], reference.facts, first=25), reference))["label"]
+    assert none.value is None
+    assert "on no day of the window are labels complete" in none.note
+
+
+def test_without_knowing_which_labels_are_complete_or_what_they_were_the_label_is_unknown(
+    window, day, reference, facts
+):
+    [uncounted] = Drift(columns=("label",)).measure(window([day(1)], facts, first=25), reference)
+    known = with_label(window, [day(k) for k in range(20)])
+    unsaid = {name: fact for name, fact in known.facts.items() if name != "mature_until"}
+    [unknown] = Drift(columns=("label",)).measure(window([day(1)], unsaid, first=25), known)
+    for reading, why in ((uncounted, "no edges"), (unknown, "up to when labels are complete")):
+        assert reading.value is None
+        assert why in reading.note

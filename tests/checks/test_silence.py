@@ -295,3 +295,59 @@ def test_a_time_has_no_unit_but_may_be_dead_or_constant(judged, day):
     assert judged(dead, signature=signature)["temp"][0] is Grade.FAIL
     same = judged(day(20).with_columns(pl.col("temp").first()), signature=signature)["temp"]
     assert (same[0], same[1].name) == (Grade.FAIL, "distinct_values")
+
+
+def sparse(day, k, rows=12):
+    return day(k)[:rows]
+
+
+def test_days_of_few_rows_are_pooled_until_they_say_something(window, day):
+    before = [sparse(day, k) for k in range(44)]
+    stuck = [sparse(day, 50 + k).with_columns(temp=pl.lit(61.0)) for k in range(3)]
+    blocks = window([*before, *stuck]).blocks
+    grades = []
+    for k in (44, 45, 46):
+        now = Window(blocks[k : k + 1], window([]).roles, {"lately": blocks[:k]})
+        # Days that failed are left out of the baseline, but not out of what the newest day is pooled with.
+        recent = Window(blocks[30:44], now.roles)
+        found = {r.subject: r for r in Silence().measure(now, recent)}
+        grades.append((Silence().grade(found["temp"])[0], Silence().grade(found["wind"])[0]))
+    assert grades == [(Grade.PASS, Grade.PASS), (Grade.PASS, Grade.PASS), (Grade.FAIL, Grade.PASS)]
+
+
+def test_a_day_of_few_rows_among_large_ones_is_not_pooled(judged, day):
+    assert judged(day(20)[:10])["temp"][0] is Grade.UNKNOWN
+
+
+def test_a_column_whose_days_differ_without_any_fault_is_unknown_when_it_stands_still(judged, day):
+    rng = np.random.default_rng(0)
+    shares = rng.beta(3.0, 5.0, RECENT)
+    before = [
+        day(k).with_columns(carrier=pl.Series(np.where(rng.random(300) < s, "B6", "AA"))) for k, s in enumerate(shares)
+    ]
+    grade, reading = judged(day(20).with_columns(carrier=pl.lit("AA")), before)["carrier"]
+    assert (grade, reading.name) == (Grade.UNKNOWN, "distinct_values")
+    assert "may well come by itself" in reading.note
+    alike = [
+        day(k).with_columns(carrier=pl.Series(np.where(rng.random(300) < 0.25, "B6", "AA"))) for k in range(RECENT)
+    ]
+    assert judged(day(20).with_columns(carrier=pl.lit("AA")), alike)["carrier"][0] is Grade.FAIL
+
+
+def test_a_column_that_stands_still_and_is_missing_is_told_as_missing(judged, day):
+    rng = np.random.default_rng(0)
+    before = [
+        day(k).with_columns(carrier=pl.Series(np.where(rng.random(300) < s, "B6", "AA")))
+        for k, s in enumerate(rng.beta(3.0, 5.0, RECENT))
+    ]
+    half = pl.when(pl.int_range(pl.len()) < 150).then(pl.lit("AA"))
+    grade, reading = judged(day(20).with_columns(carrier=half), before)["carrier"]
+    assert (grade, reading.name) == (Grade.FAIL, "missing_share")
+
+
+def test_a_few_large_values_are_no_change_of_unit(judged, day):
+    swollen = day(20).with_columns(
+        wind=pl.when(pl.col("wind").rank() > 255).then(pl.col("wind") * 10).otherwise("wind")
+    )
+    assert judged(swollen)["wind"][0] is Grade.PASS
+    assert judged(day(20).with_columns(wind=pl.col("wind") * 10))["wind"][1].name == "unit_change"

@@ -123,7 +123,7 @@ def test_a_row_that_does_not_fit_stops_the_run_and_names_itself(call: Call) -> N
     assert not Path("s.csv").exists()
     code, out, err = call("--in", "rows.csv", "--out", "s.csv", "--bad-rows", "bad.ndjson")
     assert code == 0, err
-    assert "1 rows do not fit and were set aside in bad.ndjson" in out
+    assert "1 row set aside as unfit in bad.ndjson" in out
     (bad,) = map(json.loads, Path("bad.ndjson").read_text().splitlines())
     assert (bad["row"], bad["column"], bad["values"]["load"]) == (1700, "load", "heavy")
     scores = pl.read_csv("s.csv")

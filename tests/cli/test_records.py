@@ -45,7 +45,8 @@ def state(trained: Path) -> Path:
 
 def open_incident(state: Path) -> None:
     now = SystemClock().now()
-    bad = Verdict(grade=Grade.FAIL, check="drift", reading=Reading(name="psi", value=0.4), why="load moved by 0.4")
+    reading = Reading(name="psi", value=0.4, note="12.0% lie outside what the reference had")
+    bad = Verdict(grade=Grade.FAIL, check="drift", reading=reading, why="load moved by 0.4")
     one = Incident(
         system="orders", id="inc-1", cause="drift:orders", check="drift", subject="load", opened_at=now, last_at=now,
         first=bad, last=bad,
@@ -203,6 +204,9 @@ def test_an_incident_is_listed_shown_and_acknowledged(call: Call, deployed: Path
     assert call("incidents", "--state", state)[1] == "no open incidents; --all shows closed ones\n"
     open_incident(state)
     assert "load moved by 0.4" in call("incidents", "--state", state)[1]
+    shown = call("incidents", "inc-1", "--state", state)[1]
+    assert "load moved by 0.4; 12.0% lie outside what the reference had" in " ".join(shown.split())
+    assert "seen 1 time," in shown
     code, _, err = call("incidents", "--ack", "--state", state)
     assert (code, "say which incident" in err) == (1, True)
     _, out, _ = call("incidents", "inc-1", "--ack", "--state", state, "--json")
@@ -266,3 +270,22 @@ def test_a_release_is_planned_by_the_days_held_out(call: Call, state: Path) -> N
     assert "versions 2 and 1 on the" in found["based_on"]
     code, out, _ = call("release", "plan", "--state", state)
     assert "as good as what is live" in out
+    assert "labels 1 day\n" in out
+    assert "days held out from version 2," in out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("within", ["3", "soon"])
+def test_a_plan_within_no_duration_is_refused_with_an_example(call: Call, state: Path, within: str) -> None:
+    code, out, err = call("release", "plan", "--state", state, "--within", within)
+    assert (code, out) == (2, "")
+    assert "--within 28d" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.slow
+def test_a_plan_in_which_no_label_comes_says_what_they_take(call: Call, state: Path) -> None:
+    code, out, _ = call("release", "plan", "--state", state, "--within", "1h")
+    assert code == 0
+    assert "cannot be decided within 0.04167 days: the labels of the first day are complete after 2 days" in out
+    assert "none" not in out

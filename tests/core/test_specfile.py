@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from holdfast.core import kinds
 from holdfast.core.evidence import Limit
 from holdfast.core.signature import Column
+from holdfast.core.spans import ALL, AUTO, Span
 from holdfast.core.spec import (
     Data,
     Decide,
@@ -38,9 +39,11 @@ from holdfast.core.specwords import (
     fill_names,
     read_duration,
     read_rate,
+    read_span,
     read_step,
     write_duration,
     write_rate,
+    write_span,
     write_step,
 )
 from holdfast.errors import SpecError, UnknownKind
@@ -462,6 +465,34 @@ safe = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,8}", fullmatch=True)
 finite = st.floats(-1e12, 1e12)
 
 
+spans = st.one_of(
+    st.sampled_from([ALL, AUTO]),
+    st.builds(lambda length: Span(recent=length), durations),
+    st.builds(lambda length: Span(half_life=length), durations),
+)
+
+
+@given(spans)
+def test_windows_are_read_as_written(span: Span) -> None:
+    assert read_span(write_span(span)) == span
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("atuo", "did you mean 'auto'"),
+        ("halflife 30d", "did you mean 'half-life'"),
+        ("30 dozen", "expected a duration such as 90s"),
+        ("half-life", "expected all, auto, a duration such as 90d, or half-life 90d"),
+        ("0d", "must be longer than 0s"),
+        ("half-life 0d", "must be longer than 0s"),
+    ],
+)
+def test_a_window_that_is_none_is_named(word: str, said: str) -> None:
+    text = changed("  validate: {folds: 4}", f"  validate: {{folds: 4}}\n  window: {word}")
+    assert any("model.window" in line and said in line for line in problems(text))
+
+
 @given(durations)
 def test_durations_are_read_as_written(duration: timedelta) -> None:
     assert read_duration(write_duration(duration)) == duration
@@ -581,7 +612,7 @@ def specs(draw: st.DrawFn) -> SystemSpec:
         model=Model(
             task="classification",
             params={"rate": draw(finite)},
-            window=draw(st.none() | durations),
+            window=draw(spans),
             validate=Validate(folds=draw(st.integers(1, 9)), holdout=draw(durations)),
             seed=draw(st.integers(0, 2**40)),
         ),

@@ -1,5 +1,7 @@
 import errno
+import itertools
 import os
+import zlib
 
 import numpy as np
 import pytest
@@ -8,8 +10,9 @@ from hypothesis import strategies as st
 
 from holdfast.core.protocols import Field
 from holdfast.engines import segments
+from holdfast.engines.frames import HEADER_BYTES, VERSION
 from holdfast.engines.segments import OPEN, SEALED, SegmentReader, SegmentWriter, recover
-from holdfast.errors import CorruptSegment, StateError
+from holdfast.errors import CorruptSegment, OtherFormat, StateError
 from holdfast.testing import PREDICTION_FIELDS, predictions
 
 
@@ -308,3 +311,44 @@ def test_a_power_cut_at_any_byte_of_the_last_frames_leaves_exactly_the_whole_fra
         assert ids_in(path) == expected, length
     sealed = recover(path, "predictions")
     assert ids_in(sealed, is_sealed=True) == ids[-1]
+
+
+def of_format(data, ends, version):
+    """A segment of the same frames with another version in each header, and checksums to match."""
+    changed = bytearray(data)
+    for start, end in itertools.pairwise((0, *ends)):
+        changed[start + 4] = version
+        head, payload = bytes(changed[start : start + HEADER_BYTES - 4]), bytes(changed[start + HEADER_BYTES : end])
+        crc = zlib.crc32(payload, zlib.crc32(head))
+        changed[start + HEADER_BYTES - 4 : start + HEADER_BYTES] = crc.to_bytes(4, "little")
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("name", [f"other{OPEN}", f"other{SEALED}"])
+@pytest.mark.parametrize("version", [VERSION - 1, VERSION + 1])
+def test_a_segment_of_another_format_is_said_to_be_whole_and_never_to_be_cut(tmp_path, whole, name, version):
+    path = tmp_path / name
+    path.write_bytes(of_format(*whole, version))
+    with pytest.raises(OtherFormat) as raised:
+        ids_in(path, is_sealed=name.endswith(SEALED))
+    said = str(raised.value)
+    assert f"written in segment format {version}, this program reads format {VERSION}" in said
+    assert "start the version of Holdfast that wrote it" in said
+    assert "truncate" not in said
+
+
+def test_recovery_leaves_an_open_segment_of_another_format_as_it_is(tmp_path, whole):
+    path = tmp_path / f"other{OPEN}"
+    path.write_bytes(of_format(*whole, VERSION + 1))
+    with pytest.raises(OtherFormat):
+        recover(path, "predictions")
+    assert path.read_bytes() == of_format(*whole, VERSION + 1)
+
+
+def test_a_changed_version_before_frames_of_this_format_is_damage(tmp_path, whole):
+    data, _ = whole
+    path = tmp_path / f"damaged{OPEN}"
+    path.write_bytes(data[:4] + bytes([VERSION + 1]) + data[5:])
+    with pytest.raises(CorruptSegment, match="the frame at byte 0 is damaged") as raised:
+        ids_in(path)
+    assert not isinstance(raised.value, OtherFormat)

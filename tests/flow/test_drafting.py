@@ -12,7 +12,8 @@ from holdfast.core.spec import Feed
 from holdfast.core.specdump import dump_spec
 from holdfast.core.specfile import parse_spec
 from holdfast.errors import DataError, SourceError
-from holdfast.flow.drafting import LEAST_UNITS, Draft, draft
+from holdfast.flow import reference
+from holdfast.flow.drafting import FALSE_ALARMS, LEAST_UNITS, REFERENCE_DAYS, Draft, draft
 
 HOUR = timedelta(hours=1)
 START = datetime(2020, 1, 1, tzinfo=UTC)
@@ -374,3 +375,27 @@ def test_rows_known_long_before_their_event_are_a_warning(tmp_path):
     assert any(
         "is typically known" in warning and "(customer_since, then placed_at)" in warning for warning in made.warnings
     )
+
+
+@pytest.mark.parametrize(
+    ("days", "rows", "names"), [(200, 40, ["drift", "drift.daily"]), (200, 20, ["drift"]), (40, 40, ["drift"])]
+)
+def test_drift_is_watched_by_days_too_where_history_is_long_and_days_are_full(tmp_path, days, rows, names):
+    n = days * rows
+    at = [START + timedelta(days=i // rows, minutes=i % rows) for i in range(n)]
+    frame = pl.DataFrame(
+        {
+            "id": [f"r{i}" for i in range(n)],
+            "event_at": at,
+            "known_at": at,
+            "x": [i % 17 / 1.0 for i in range(n)],
+            "late": [int(i % 3 == 0) for i in range(n)],
+        }
+    )
+    frame.write_parquet(tmp_path / "rows.parquet")
+    made = draft(tmp_path, label="rows.late", timezone="UTC")
+    assert [m.name for m in made.spec.monitors if m.check == "drift"] == names
+    [said] = [note for note in made.notes if note.startswith("drift is watched")]
+    assert f"{min(days, REFERENCE_DAYS) if rows >= 30 else 0} of the newest" in said
+    assert made.spec.false_alarms == FALSE_ALARMS
+    assert REFERENCE_DAYS == reference.REFERENCE_DAYS

@@ -13,7 +13,18 @@ from hypothesis import strategies as st
 
 from holdfast.core.evidence import Block, Grade, Limit, Reading, Role, Window
 from holdfast.flow import evaluation
-from holdfast.flow.evaluation import CALM, judge_limit, judge_stated, judge_stream, judge_window, measure
+from holdfast.flow.evaluation import (
+    CALM,
+    LEAST_BLOCKS,
+    Usual,
+    judge_limit,
+    judge_stated,
+    judge_stream,
+    judge_uncalibrated,
+    judge_window,
+    measure,
+    windows_of,
+)
 from holdfast.testing import START
 
 
@@ -87,7 +98,7 @@ def test_a_check_that_cannot_grade_is_unknown_with_its_error(caplog: pytest.LogC
 
 def test_nan_is_unknown_however_it_is_judged() -> None:
     readings = measure(Fake([reading(math.nan)]), a_window(), None)
-    history = {"": [float(i) for i in range(99)]}
+    history = {("psi", ""): [float(i) for i in range(99)]}
     judged = [
         judge_limit("fake", readings, Limit(at_most=1.0), name="f"),
         judge_stated(Fake(), "fake", readings, name="f"),
@@ -134,7 +145,7 @@ def test_verdicts_come_worst_first() -> None:
 
 @given(st.lists(st.integers(0, 20), min_size=9, max_size=40), st.integers(-5, 30))
 def test_the_p_value_of_one_column_is_the_count_of_windows_at_least_as_far(past: list[int], now: int) -> None:
-    history = {"x": [float(value) for value in past]}
+    history = {("psi", "x"): [float(value) for value in past]}
     judged = judge_window(Fake(), "drift", [reading(float(now), "x")], history, level=0.1, name="d")
     [verdict] = judged.verdicts
     at_least_as_far = 1 + sum(value >= now for value in past)
@@ -151,7 +162,7 @@ def test_columns_are_calibrated_together_on_the_largest_deviation() -> None:
     standard = (rows - rows.mean(axis=0)) / rows.std(axis=0)
     highest = standard[:-1].max(axis=1)
     expected = {name: (1 + int((highest >= standard[-1, k]).sum())) / 61 for k, name in enumerate("abc")}
-    history = {name: list(past[:, k]) for k, name in enumerate("abc")}
+    history = {("psi", name): list(past[:, k]) for k, name in enumerate("abc")}
     readings = [reading(float(value), name) for name, value in zip("abc", now, strict=True)]
     judged = judge_window(Fake(), "drift", readings, history, level=0.05, name="d").verdicts
     assert {v.reading.subject: v.p_value for v in judged} == expected
@@ -160,17 +171,18 @@ def test_columns_are_calibrated_together_on_the_largest_deviation() -> None:
 
 
 def test_a_history_that_is_too_short_takes_the_stated_limit_and_says_how_much_is_needed() -> None:
-    history = {"x": [0.0] * 18}
+    history = {("psi", "x"): [0.0] * 18}
     for value, grade in ((9.0, Grade.FAIL), (1.0, Grade.PASS)):
         [verdict] = judge_window(Fake(), "drift", [reading(value, "x")], history, level=0.05, name="d").verdicts
         assert (verdict.grade, verdict.calibrated, verdict.p_value) == (grade, False, None)
         assert "history has 18 disjoint windows; level 0.05 needs 19" in verdict.why
-    [verdict] = judge_window(Fake(), "drift", [reading(9.0, "x")], {"x": [0.0] * 19}, level=0.05, name="d").verdicts
+    longer = {("psi", "x"): [0.0] * 19}
+    [verdict] = judge_window(Fake(), "drift", [reading(9.0, "x")], longer, level=0.05, name="d").verdicts
     assert (verdict.grade, verdict.calibrated, verdict.p_value) == (Grade.FAIL, True, 0.05)
 
 
 def test_what_history_never_measured_or_cannot_be_ranked_is_unknown_beside_what_can() -> None:
-    history = {"x": [float(i) for i in range(30)], "z": [float(i) for i in range(30)]}
+    history = {("psi", name): [float(i) for i in range(30)] for name in "xz"}
     readings = [reading(1.0, "x"), reading(1.0, "new"), reading(None, "gone"), reading(math.inf, "z")]
     judged = judge_window(Fake(), "drift", readings, history, level=0.1, name="d").verdicts
     assert {v.reading.subject: v.grade for v in judged} == {
@@ -189,12 +201,115 @@ def test_history_is_each_window_measured_alike_with_nan_where_it_could_not_be() 
 
     windows = [Window([block], {"label": Role.LABEL}, {"task": None}) for block in a_window(days=3).blocks]
     history = evaluation.history_of(Counting(), windows, a_window(days=3))
-    assert history["x"] == [1.0, 2.0, 3.0]
-    assert history["y"][0] == history["y"][2] == 7.0
-    assert math.isnan(history["y"][1])
+    assert history["psi", "x"] == [1.0, 2.0, 3.0]
+    assert history["psi", "y"][0] == history["psi", "y"][2] == 7.0
+    assert math.isnan(history["psi", "y"][1])
+
+
+def an_answer_with_two_windows() -> dict[tuple[str, str], list[float]]:
+    rng = np.random.default_rng(2)
+    inputs = {("psi", name): list(rng.gamma(2, 0.01, 25)) for name in "abcdefgh"}
+    return inputs | {("psi", "answer"): [*[math.nan] * 23, 0.02, 0.03]}
+
+
+def test_a_column_that_history_hardly_measured_is_held_to_the_stated_limit_beside_those_that_are_calibrated() -> None:
+    history = an_answer_with_two_windows()
+    usual = [reading(0.02, name) for name in "abcdefgh"]
+    judged = judge_window(Fake(), "drift", [*usual, reading(14.0, "answer")], history, level=0.117, name="d").verdicts
+    assert (judged[0].reading.subject, judged[0].grade, judged[0].calibrated) == ("answer", Grade.FAIL, False)
+    assert "history has 2 disjoint windows; level 0.12 needs 8" in judged[0].why
+    alone = judge_window(Fake(), "drift", usual, history, level=0.117, name="d").verdicts
+    assert [v.p_value for v in judged[1:]] == [v.p_value for v in alone]
+    assert "over 25 windows" in judged[1].why
+
+
+@given(st.integers(0, 2**20), st.floats(0.04, 0.5))
+def test_only_windows_in_which_all_was_measured_are_ranked_and_enough_of_them(seed: int, level: float) -> None:
+    rng = np.random.default_rng(seed)
+    past = np.where(rng.random((40, 4)) < rng.random(4) * 0.6, np.nan, rng.normal(size=(40, 4)))
+    history = {("psi", name): list(past[:, k]) for k, name in enumerate("abcd")}
+    readings = [reading(1.0, name) for name in "abcd"]
+    judged = judge_window(Fake(), "drift", readings, history, level=level, name="d").verdicts
+    calibrated = [v for v in judged if v.calibrated]
+    columns = ["abcd".index(v.reading.subject) for v in calibrated]
+    whole = int((~np.isnan(past[:, columns])).all(axis=1).sum())
+    assert len(judged) == 4
+    for verdict in calibrated:
+        assert f"over {whole} windows" in verdict.why
+        assert verdict.p_value is not None
+        assert verdict.p_value >= 1 / (whole + 1)
+    assert not calibrated or 1 / (whole + 1) <= level + 1e-9
+
+
+def test_the_windows_of_a_history_are_those_in_which_what_is_mostly_measured_was() -> None:
+    assert windows_of(an_answer_with_two_windows()) == 25
+    assert windows_of({("psi", "x"): [1.0, math.nan, 2.0], ("psi", "y"): [1.0, 2.0, 2.0]}) == 2
+    assert windows_of({}) == 0
+
+
+def test_what_takes_no_share_is_held_to_the_stated_limit_and_says_why() -> None:
+    [verdict] = judge_uncalibrated(Fake(), "drift", [reading(9.0, "x")], "two windows only", name="d").verdicts
+    assert (verdict.grade, verdict.calibrated, verdict.level) == (Grade.FAIL, False, None)
+    assert verdict.why == "far (not calibrated: two windows only)"
 
 
 # Streams
+
+
+def usual_days(count: int = 60, seed: int = 5) -> Usual:
+    means = np.random.default_rng(seed).normal(0.3, 0.03, count)
+    return Usual(means=tuple(means.tolist()), rows=(100,) * count)
+
+
+def test_what_a_day_hardly_falls_below_makes_a_rise_sooner_seen() -> None:
+    usual, memory, days = usual_days(), dict[str, Any](), {}
+    for name, known in (("without", None), ("with", usual)):
+        memory = {}
+        for day in range(1, 40):
+            judged = judge_stream("q", reading(0.5), promised=0.34, level=0.01, memory=memory, name="q", usual=known)
+            memory = judged.memory
+            if judged.verdicts[0].grade is Grade.FAIL:
+                days[name] = day
+                break
+    assert days["with"] <= days["without"] / 2
+    assert usual_days(LEAST_BLOCKS - 1).low(0.34) == 0.0
+    assert usual.low(0.1) == 0.0  # nothing of history is below: it says nothing
+    below = judge_stream("q", reading(0.0), promised=0.34, level=0.01, memory={}, name="q", usual=usual)
+    assert below.verdicts[0].grade is Grade.PASS
+
+
+@pytest.mark.slow
+def test_runs_with_a_lowest_day_under_the_promise_last_as_long_as_the_level_says_too() -> None:
+    rng = np.random.default_rng(6)
+    lengths = []
+    for _ in range(200):
+        past, stream = rng.normal(0.3, 0.03, 60), rng.normal(0.3, 0.03, 160)
+        usual, memory = Usual(means=tuple(past.tolist()), rows=(100,) * 60), dict[str, Any]()
+        grades = []
+        for value in stream:
+            judged = judge_stream("q", reading(value), promised=0.3, level=1 / 20, memory=memory, name="q", usual=usual)
+            memory = judged.memory
+            grades.append(judged.verdicts[0].grade)
+        lengths.append(grades.index(Grade.FAIL) + 1 if Grade.FAIL in grades else len(grades))
+    assert np.mean(lengths) >= 20
+
+
+def test_one_day_worse_than_all_of_history_alarms_at_once_where_the_level_allows() -> None:
+    usual = usual_days(99)
+
+    def judged(value: float, look: float, rows: int = 100) -> Grade:
+        day = Reading(name="log_loss", value=value, rows=rows)
+        return (
+            judge_stream("q", day, promised=0.34, level=1e-4, memory={}, name="q", usual=usual, look=look)
+            .verdicts[0]
+            .grade
+        )
+
+    assert judged(0.9, 0.01) is Grade.FAIL
+    assert judged(0.9, 0.0) is Grade.PASS
+    assert judged(0.9, 0.009) is Grade.PASS  # one in a hundred is the least that 99 days can tell
+    assert judged(0.9, 0.01, rows=99) is Grade.PASS  # a smaller day than any scatters more
+    assert judged(sorted(usual.means)[-2] + 1e-9, 0.01) is Grade.PASS
 
 
 def run_of(values: Sequence[float], *, promised: float, level: float) -> list[Grade]:

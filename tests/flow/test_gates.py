@@ -7,11 +7,16 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from holdfast.core.evidence import Grade, Limit, Verdict, Window
+from holdfast.core.evidence import Grade, Limit, Reading, Verdict, Window
+from holdfast.core.protocols import Transaction
+from holdfast.core.records import Job, Release, Run, Version
 from holdfast.core.signature import Column, Signature
-from holdfast.core.spec import Gate, SystemSpec
+from holdfast.core.spec import Data, Decide, Gate, Label, Model, ReleasePlan, SystemSpec
+from holdfast.engines.memory import MemoryCatalog
 from holdfast.errors import GateRefused
 from holdfast.flow import gates
 from holdfast.flow.days import blocks_of
@@ -20,6 +25,13 @@ from holdfast.testing import START, refused
 
 TASK = Classification()
 NOTHING = pl.DataFrame()
+SPEC = SystemSpec(
+    system="orders",
+    data=Data(feeds={}, rows="f", key="id", label=Label(feed="f", column="y", known_at="at"), columns={}),
+    model=Model(task="classification"),
+    gates=(),
+    release=ReleasePlan(steps=(), decide=Decide(loss="brier", margin=0.01)),
+)
 MakeSpec = Callable[..., SystemSpec]
 
 
@@ -154,7 +166,8 @@ def test_the_holdout_is_cut_into_days_of_the_systems_time_zone(a_spec: MakeSpec)
 def skewed(spec: MakeSpec, trained: pl.DataFrame, served: pl.DataFrame) -> list[Verdict]:
     gate = Gate(check="drift", limit=Limit(at_most=0.2), name="skew")
     with_gate = spec(gates=[gate])
-    return [v for v in gates.judge(with_gate, TASK, a_window(with_gate, trained), served) if v.monitor == "skew"]
+    judged = gates.judge(with_gate, TASK, a_window(with_gate, trained), served)
+    return [v for v in judged if v.monitor == "skew" and v.reading.name != "missing"]
 
 
 def served_rows(holdout: pl.DataFrame) -> pl.DataFrame:
@@ -291,3 +304,151 @@ def test_a_feature_that_is_called_day_keeps_its_values():
     blocks = blocks_of("UTC", frame)
     assert [block.rows()["day"].to_list() for block in blocks] == [[1.0, 2.0], [3.0, 4.0]]
     assert [block.day.isoformat() for block in blocks] == ["2013-03-01", "2013-03-02"]
+
+
+def better(*, cost: float = 0.0, level: float = 0.025, attempts: int = 0) -> dict[str, Any]:
+    return {"task": TASK, "terms": gates.Terms(cost=cost, level=level, attempts=attempts)}
+
+
+def worth(spec: SystemSpec, holdout: pl.DataFrame, facts: dict[str, Any]) -> Verdict:
+    window = gates.holdout_window(spec, TASK, holdout, facts)
+    [found] = [v for v in gates.judge(spec, TASK, window, NOTHING) if v.check == gates.BETTER]
+    return found
+
+
+def test_a_candidate_on_terms_must_beat_live_by_more_than_its_cost(a_spec: MakeSpec) -> None:
+    holdout = a_holdout(days=14, noise=0.3).with_columns(live="linear")
+    verdict = worth(a_spec(), holdout, better())
+    low, gain = verdict.reading.low, verdict.reading.value
+    assert low is not None
+    assert gain is not None
+    assert 0 < low < gain
+    assert (verdict.grade, verdict.level) == (Grade.PASS, 0.025)
+    assert worth(a_spec(), holdout, better(cost=low - 1e-9)).grade is Grade.PASS
+    refused_ = worth(a_spec(), holdout, better(cost=low + 1e-9))
+    assert refused_.grade is Grade.FAIL
+    assert refused_.why.startswith("a new version does not cover its cost: its gain over live in brier is +0.0")
+    assert "attempt 1 of these 30 days, at a level of 0.025" in refused_.why
+
+
+def test_an_equal_candidate_on_terms_is_not_worth_having(a_spec: MakeSpec) -> None:
+    verdict = worth(a_spec(), a_holdout().with_columns(live="candidate"), better())
+    assert verdict.grade is Grade.FAIL
+    assert gates.refusal([verdict]) == verdict.why
+
+
+def test_the_less_level_is_left_the_more_a_candidate_must_show(a_spec: MakeSpec) -> None:
+    holdout = a_holdout(days=14, noise=0.3).with_columns(live="linear")
+    lows = [worth(a_spec(), holdout, better(level=level)).reading.low for level in (0.05, 0.025, 0.005, 0.0005)]
+    assert lows == sorted(lows, reverse=True)  # type: ignore[type-var]
+    assert len(set(lows)) == 4
+    none_left = worth(a_spec(), holdout, better(level=0.0, attempts=8))
+    assert none_left.grade is Grade.FAIL
+    assert none_left.why == "8 candidates of these 30 days were tried for being better; wait, or retrain less often"
+
+
+def test_days_that_live_was_fitted_on_do_not_count(a_spec: MakeSpec) -> None:
+    holdout = a_holdout(days=14, noise=0.3)
+    fitted = pl.col("event_at") < START + timedelta(days=4)
+    fooled = holdout.with_columns(live=pl.when(fitted).then("label").otherwise("linear"))
+    facts = better()
+    facts["terms"] = replace(facts["terms"], unseen_from=START + timedelta(days=4))
+    counted = worth(a_spec(), fooled, facts)
+    assert (counted.grade, counted.reading.rows) == (Grade.PASS, 600)
+    assert "of 10 days" in counted.why
+    assert worth(a_spec(), fooled, better()).grade is Grade.FAIL
+    facts["terms"] = replace(facts["terms"], unseen_from=START + timedelta(days=14))
+    assert worth(a_spec(), fooled, facts).grade is Grade.UNKNOWN
+
+
+def test_one_day_does_not_say_what_is_better(a_spec: MakeSpec) -> None:
+    holdout = a_holdout(days=1, noise=0.5).with_columns(live="linear")
+    assert worth(a_spec(), holdout, better()).grade is Grade.UNKNOWN
+
+
+def test_a_candidate_without_terms_is_judged_as_ever(a_spec: MakeSpec) -> None:
+    holdout = a_holdout().with_columns(live="candidate")
+    window = gates.holdout_window(a_spec(), TASK, holdout, {"task": TASK, "terms": None})
+    assert not [v for v in gates.judge(a_spec(), TASK, window, NOTHING) if v.check == gates.BETTER]
+
+
+@pytest.mark.slow
+def test_candidates_no_better_than_live_pass_no_more_often_than_the_level(a_spec: MakeSpec) -> None:
+    """Days differ by more than their rows do; each resample of days is another hold-out of two equal models."""
+    spec, level, passed, tries = a_spec(), 0.05, 0, 300
+    for seed in range(tries):
+        rng = np.random.default_rng(seed)
+        shift = np.repeat(rng.normal(0, 0.05, 14), 30)
+        holdout = a_holdout(days=14, rows=30, seed=seed, noise=0.0)
+        moved = (holdout["candidate"].to_numpy() + side * shift for side in (1, -1))
+        candidate, live = (np.clip(p, 0.01, 0.99) for p in moved)
+        passed += (
+            worth(spec, holdout.with_columns(candidate=candidate, live=live), better(level=level)).grade is Grade.PASS
+        )
+    assert passed / tries <= level + 2 * (level * (1 - level) / tries) ** 0.5
+
+
+@pytest.fixture
+def a_release(tx: Transaction, a_run: Callable[..., Run]) -> Callable[..., Release]:
+    """`a_release("rel-1", day=3, level=0.02)`: a release of a run whose training was asked for on terms."""
+
+    def make(id: str, *, day: float = 0, level: float | None = None, against: str = "1", **payload: Any) -> Release:
+        tx.put(Job(system="orders", id=f"job of {id}", kind="train", at=START, payload=payload))
+        tx.put(a_run(f"run of {id}", job=f"job of {id}"))
+        reading = Reading(name="brier_gain", value=0.0)
+        verdict = Verdict(grade=Grade.FAIL, check=gates.BETTER, reading=reading, why="no", level=level)
+        at = START + timedelta(days=day)
+        evidence = () if level is None else (verdict,)
+        release = Release(system="orders", id=id, run=f"run of {id}", against=against, at=at, evidence=evidence)
+        tx.put(release)
+        return release
+
+    return make
+
+
+ON_TERMS = {"if": "better", "cost": 0.003}
+
+
+def test_terms_are_those_that_the_training_was_asked_for_on(tx, a_spec: MakeSpec, a_release) -> None:
+    assert gates.terms(tx, a_spec(), a_release("rel-1")) is None
+    assert gates.terms(tx, a_spec(), a_release("rel-2", against="", **ON_TERMS)) is None  # nothing to compare with
+    assert gates.terms(tx, a_spec(), a_release("rel-3", **ON_TERMS)) == gates.Terms(
+        cost=0.003, level=pytest.approx(0.025)
+    )
+
+
+def test_the_days_that_count_are_those_after_what_live_was_fitted_on(tx, a_spec: MakeSpec, a_release, a_run) -> None:
+    tx.put(a_run("run-of-live", trained_until=START))
+    live = {"artifact": "a", "bundle": "b", "signature_hash": "s", "signed_by": "k"}
+    tx.put(Version(system="orders", id="1", run="run-of-live", at=START, **live))
+    assert gates.terms(tx, a_spec(), a_release("rel-1", **ON_TERMS)).unseen_from == START
+
+
+def test_a_release_of_a_run_without_a_job_has_no_terms(tx, a_spec: MakeSpec, a_run: Callable[..., Run]) -> None:
+    tx.put(a_run("run-1"))
+    assert gates.terms(tx, a_spec(), Release(system="orders", id="rel-1", run="run-1", against="1", at=START)) is None
+
+
+@given(gaps=st.lists(st.floats(0.1, 60), min_size=1, max_size=40))
+@settings(max_examples=30)
+def test_attempts_of_any_30_days_together_spend_no_more_than_the_level(gaps: list[float]) -> None:
+    spent: list[tuple[float, float]] = []
+    day = 0.0
+    with MemoryCatalog().begin() as tx:
+        for number, gap in enumerate(gaps):
+            day += gap
+            facts = {"snapshot": "s", "trainer": "linear", "seed": 7, "started_at": START}
+            tx.put(Job(system="orders", id=f"job-{number}", kind="train", at=START, payload=ON_TERMS))
+            tx.put(Run(system="orders", id=f"run-{number}", job=f"job-{number}", **facts))
+            at = START + timedelta(days=day)
+            release = Release(system="orders", id=f"rel-{number}", run=f"run-{number}", against="1", at=at)
+            tx.put(release)
+            asked = gates.terms(tx, SPEC, release)
+            assert asked is not None
+            assert asked.attempts == sum(1 for when, _ in spent if when > day - 30 + 1e-6)
+            reading = Reading(name="gain", value=0.0)
+            verdict = Verdict(grade=Grade.FAIL, check=gates.BETTER, reading=reading, why="", level=asked.level)
+            tx.put(replace(release, evidence=(verdict,)))
+            spent.append((day, asked.level))
+    for begin, _ in spent:
+        assert sum(level for when, level in spent if begin <= when < begin + 29.99) <= 0.05

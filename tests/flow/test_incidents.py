@@ -191,3 +191,17 @@ def test_whatever_comes_a_cause_has_at_most_one_open_incident_and_each_ends_afte
                 assert incident.closed_at > incident.opened_at
             else:
                 assert (incident.state, incident.closed_at) == ("open", None)
+
+
+def test_whichever_segment_a_search_finds_is_one_cause_under_another_name(tx: Transaction, graded: Graded) -> None:
+    def look(verdicts: list[Verdict], day: int) -> list[Incident]:
+        return incidents.observe(tx, "orders", "slices", verdicts, GROUPS, START + timedelta(days=day))
+
+    [opened] = look([graded(FAIL, "hour >= 18", check="slices"), graded(FAIL, "dest=A", check="slices")], 0)
+    assert (opened.cause, opened.subject, opened.also) == ("slices", "hour >= 18", ("dest=A",))
+    [same] = look([graded(FAIL, "hour >= 17 & dest=B", check="slices")], 1)
+    assert (same.id, same.seen, same.also) == (opened.id, 2, ("hour >= 17 & dest=B",))
+    assert look([graded(UNKNOWN, check="slices")], 2) == []
+    assert len(open_now(tx)) == 1
+    assert look([graded(PASS, check="slices")], 3) == []
+    assert open_now(tx) == []

@@ -16,7 +16,7 @@ from holdfast.core.evidence import Grade
 from holdfast.core.inputs import read_json
 from holdfast.core.model import Facts, Model
 from holdfast.core.protocols import Transaction
-from holdfast.core.records import FileRef, Run, Version
+from holdfast.core.records import Explanation, FileRef, Incident, Run, Version
 from holdfast.core.signature import Column, Signature
 from holdfast.core.transform import Encoding, Transform
 from holdfast.engines.memory import MemoryLake
@@ -96,6 +96,17 @@ def test_why_leads_from_an_answer_to_its_source_files(answered: Transaction, lak
     assert said.snapshot == "0123456789abcdef"
     assert said.files == (FileRef(feed="flights", name="flights-1.csv", sha256="cd" * 32, rows=12),)
     assert said.incidents == ("inc-1",)
+
+
+def test_why_lists_what_was_found_later_and_had_begun_by_the_day_of_the_answer(
+    answered: Transaction, lake: MemoryLake
+) -> None:
+    later = answered.get(Incident, "orders", "inc-2")
+    assert later is not None
+    for began, expected in ((NOON.date(), ("inc-1", "inc-2")), (NOON.date() + timedelta(days=1), ("inc-1",))):
+        explained = Explanation(at=NOON + hours(1), began=began)
+        answered.put(replace(later, explained=explained))
+        assert lineage.why(answered, lake, "orders", "r0:0", load).incidents == expected
 
 
 def test_a_request_id_finds_its_first_row(answered: Transaction, lake: MemoryLake) -> None:

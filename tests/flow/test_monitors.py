@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any, ClassVar
 
 import msgspec
+import polars as pl
 import pytest
 
 from holdfast.core import kinds
@@ -82,7 +83,27 @@ class Loss(Mean, frozen=True, kw_only=True):
         return [Reading(name="brier", value=float(((rows["probability"] - rows["label"]) ** 2).mean()))]  # type: ignore
 
 
-FAKES = {"mean": Mean, "jump": Jump, "compared": Compared, "loss": Loss}
+class Seeing(Mean, frozen=True, kw_only=True):
+    """Says which earlier windows it was shown."""
+
+    facts: ClassVar[frozenset[str]] = frozenset({"earlier"})
+
+    def measure(self, window: Window, baseline: Window | None) -> Sequence[Reading]:
+        days = [[(block.day - FIRST).days for block in earlier.blocks] for earlier in window.facts["earlier"]]
+        return [Reading(name="mean", value=0.0, note=str(days))]
+
+    def grade(self, reading: Reading) -> tuple[Grade, str]:
+        return Grade.PASS, reading.note
+
+
+class Lately(Jump, frozen=True, kw_only=True):
+    """Says how many days before its window it was shown, good or bad."""
+
+    def measure(self, window: Window, baseline: Window | None) -> Sequence[Reading]:
+        return [Reading(name="mean", value=0.0, note=str(len(window.facts["lately"])))]
+
+
+FAKES = {"lately": Lately, "seeing": Seeing, "mean": Mean, "jump": Jump, "compared": Compared, "loss": Loss}
 
 
 @pytest.fixture(autouse=True)
@@ -158,7 +179,7 @@ def test_what_ran_last_can_be_told(watch) -> None:
 
 
 @pytest.mark.parametrize("false_alarms", [0.5, 1.0, 4.0])
-def test_the_calibrated_monitors_together_stay_within_the_budget(watch, false_alarms: float) -> None:
+def test_the_calibrated_monitors_together_stay_within_the_budget(watch, traffic, false_alarms: float) -> None:
     monitors = [
         Monitor(check="compared", name="daily"),
         Monitor(check="compared", name="weekly", every=7 * DAY, window=7 * DAY),
@@ -166,16 +187,65 @@ def test_the_calibrated_monitors_together_stay_within_the_budget(watch, false_al
         Monitor(check="loss", name="stated", limit=Limit(at_most=1.0)),
         Monitor(check="mean", name="mean"),
     ]
-    monitoring = watch(*monitors, false_alarms=false_alarms).monitoring
-    levels = {monitor.name: monitoring.level(monitor) for monitor in monitors[:3]}
+    watching = watch(*monitors, false_alarms=false_alarms)
+    for day in range(70):
+        traffic.day(day, [0.3, 0.2], [0.0, 1.0])
+    found = watching.monitoring.levels(a_reference(days=70, lake=watching.live), {})
+    assert set(found) == {"daily", "weekly", "rarely"}
     looks = {"daily": 30, "weekly": 30 / 7, "rarely": 30}  # a stream is judged on every day, whenever it runs
-    assert sum(looks[name] * level for name, level in levels.items()) == pytest.approx(false_alarms)
-    assert levels["daily"] == pytest.approx(false_alarms / 90)
+    spent = sum(looks[name] * (share.level + share.look) for name, share in found.items())
+    assert 0.9 * false_alarms <= spent <= false_alarms + 1e-9
+    assert found["rarely"].level > 0
 
 
-def test_no_level_is_above_a_half(watch) -> None:
-    monitoring = watch(Monitor(check="compared", name="c", every=30 * DAY), false_alarms=50.0).monitoring
-    assert monitoring.level(Monitor(check="compared", name="c", every=30 * DAY)) == 0.5
+def test_what_can_never_be_calibrated_takes_nothing_from_the_others_and_says_so(watch, traffic) -> None:
+    weekly = Monitor(check="compared", name="weekly", every=7 * DAY, window=7 * DAY)
+    daily = Monitor(check="compared", name="daily")
+    for day in range(50):
+        traffic.day(day, [0.3 + 0.001 * (day % 10), 0.3], [0.0, 1.0])
+    alone, both = watch(weekly), watch(weekly, daily)
+    reference = a_reference(days=40, lake=alone.live)
+    assert both.monitoring.levels(reference, {})["daily"].level == 0
+    before, after = (each.monitoring.levels(reference, {})["weekly"].level for each in (alone, both))
+    assert after == before
+    assert [v.calibrated for v in both.at(41, reference)] == [True]
+    [verdict] = both.at(42, reference, monitor=1)
+    assert not verdict.calibrated
+    assert "history has 40 disjoint windows, so one false alarm in 41 of its 30 looks a month" in verdict.why
+
+
+def test_no_level_is_above_a_half(watch, traffic) -> None:
+    watching = watch(Monitor(check="compared", name="c", every=30 * DAY), false_alarms=50.0)
+    for day in range(20):
+        traffic.day(day, [0.3], [0.0])
+    assert watching.monitoring.levels(a_reference(days=20, lake=watching.live), {})["c"].level <= 0.5
+
+
+def test_a_day_worse_than_every_day_of_the_reference_is_told_on_its_first_mature_day(watch, traffic) -> None:
+    watching = watch(Monitor(check="loss", name="l"))
+    for day in range(80):
+        traffic.day(day, [0.4 + 0.002 * (day % 9), 0.4], [0.0, 1.0])
+    traffic.day(80, [0.9, 0.1], [0.0, 1.0])
+    reference = a_reference(days=79, lake=watching.live, promised=0.3)
+    assert watching.at(80, reference)[0].grade is Grade.PASS
+    [verdict] = watching.at(81, reference)
+    assert verdict.grade is Grade.FAIL
+    assert "p = 0.013 among 79 days of history" in verdict.why
+
+
+def test_a_check_of_the_recent_past_is_shown_more_days_where_these_have_few_rows(watch, traffic) -> None:
+    watching = watch(Monitor(check="lately", name="l"))
+    for day in range(60):
+        traffic.day(day, [0.3] * 10, [0.0] * 10)
+    assert watching.at(59)[0].reading.note == "42"
+    assert watching.at(70)[0].reading.note == "42"  # days without rows are not days with few
+
+
+def test_answers_that_failed_are_told_to_the_checks_that_ask(watch, traffic) -> None:
+    watching = watch(Monitor(check="errors", name="e"))
+    traffic.day(0, [0.3] * 50, [0.0] * 50)
+    [verdict] = watching.at(0)
+    assert (verdict.grade, verdict.reading.value) == (Grade.PASS, 0.0)
 
 
 def test_a_window_is_judged_among_the_disjoint_windows_of_its_version(watch, traffic) -> None:
@@ -270,6 +340,14 @@ def test_an_alarm_within_a_pause_is_not_lost(watch, traffic) -> None:
     assert watching.at(20)[0].grade is not Grade.FAIL
 
 
+def test_a_check_is_shown_the_mature_windows_since_its_version_was_watched(watch, traffic) -> None:
+    watching = watch(Monitor(check="seeing", name="seeing", window=2 * DAY))
+    for day in range(9):
+        traffic.day(day, [0.5], [0.0])
+    assert watching.at(2)[0].why == "[]"
+    assert watching.at(8)[0].why == "[[2, 3], [4, 5], [6, 7]]"
+
+
 def test_a_new_version_begins_without_memory_and_answers_for_itself_only(watch, traffic) -> None:
     watching = watch(LOSS)
     for day in range(6):
@@ -278,7 +356,8 @@ def test_a_new_version_begins_without_memory_and_answers_for_itself_only(watch, 
     assert max(watching.memory()["state"]) > 1
     [verdict] = watching.at(5, a_reference("2"))
     assert (verdict.grade, verdict.why) == (Grade.UNKNOWN, "the window is empty")
-    assert watching.memory() == {"version": "2", "through": (FIRST + 4 * DAY).isoformat()}
+    through, since = ((FIRST + days * DAY).isoformat() for days in (4, 5))
+    assert watching.memory() == {"version": "2", "through": through, "since": since}
     traffic.day(6, [0.9], [0.0], version="1")
     traffic.day(6, [0.1], [0.0], version="2")
     [verdict] = watching.at(7, a_reference("2"))
@@ -313,3 +392,18 @@ def test_a_regressions_error_above_what_was_promised_alarms(a_spec: MakeSpec, la
         grades.append(verdict.grade)
     assert grades[:3] == [Grade.PASS] * 3
     assert grades[-1] is Grade.FAIL
+
+
+def test_a_window_of_history_that_was_answered_on_some_of_its_days_only_says_nothing_about_answers(
+    watch, traffic
+) -> None:
+    weekly = Monitor(check="compared", name="c", every=7 * DAY, window=7 * DAY)
+    watching = watch(weekly, false_alarms=1.0)
+    for day in range(75):
+        traffic.day(day, [0.3, 0.2], [0.0, 1.0])
+    reference = a_reference(days=70, lake=watching.live)
+    bare = reference.blocks[3].rows().with_columns(probability=pl.lit(None, pl.Float64))
+    unanswered = [Block(b.day, b.start, b.end, lambda: bare) for b in reference.blocks[:10]]
+    partly = msgspec.structs.replace(reference, version="2", blocks=(*unanswered, *reference.blocks[10:]))
+    assert [verdict.why.split("over ")[1][:2] for verdict in watching.at(74, reference)] == ["10"]
+    assert [verdict.why.split("over ")[1][:2] for verdict in watching.at(74, partly)] == ["8 "]

@@ -71,6 +71,20 @@ def test_a_release_takes_no_less_than_its_steps_and_labels_do(a_spec):
     assert 3 < later.as_good.days.one_in_ten < 12
 
 
+def test_a_release_that_a_goal_decides_is_not_planned_by_another_test(a_spec):
+    decide = Decide(loss="brier", margin=0.02, goal="label", prefer="lower")
+    with pytest.raises(DataError, match="labels of split traffic; a plan for that is not made yet"):
+        forecast(a_spec(steps=STEPS, decide=decide), paired(20), "test")
+
+
 def test_too_few_days_are_said(a_spec):
     with pytest.raises(DataError, match=r"4 labelled days to plan by \(test\), at least 5"):
         forecast(a_spec(), paired(4), "test")
+
+
+def test_nothing_goes_live_within_less_than_the_steps_take(a_spec):
+    decide = Decide(loss="brier", margin=0.2, within=11 * DAY)
+    found = forecast(a_spec(steps=STEPS, decide=decide), paired(20), "test")
+    assert (found.within_days, found.least_days) == (11, 12)
+    assert (found.as_good.promoted, found.margins.half) == (0, None)
+    assert found.as_good.refused + found.as_good.undecided == pytest.approx(1)

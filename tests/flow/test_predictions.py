@@ -218,3 +218,15 @@ def test_labels_of_the_feed_come_with_the_rows_and_not_from_the_record(a_spec, l
         source=a_spec().data.label.feed,
     )
     assert with_delivered_labels(a_spec(), lake, rows, START + DAY) is rows
+
+
+def test_rows_that_were_asked_for_and_failed_are_counted_and_those_of_files_are_not(
+    live: LivePredictions, traffic
+) -> None:
+    def failures(day: int) -> int:
+        [block] = live.window(FIRST + day * DAY, FIRST + day * DAY, {}, NOON + 9 * DAY).blocks
+        return live.failures(block)
+
+    traffic.answer([NOON] * 3, [np.nan, 0.4, np.nan])
+    traffic.answer([NOON + DAY] * 2, [np.nan, np.nan], stage="batch")
+    assert [failures(day) for day in (0, 1, 2)] == [2, 0, 0]

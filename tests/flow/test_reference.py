@@ -1,16 +1,21 @@
 """The reference of a version: what it was made from, answered only where it had not been fitted."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 
+from holdfast.core.evidence import Grade, Verdict
+from holdfast.core.protocols import Transaction
 from holdfast.core.signature import Signature
-from holdfast.core.spec import SystemSpec
-from holdfast.flow.monitors import Reference
+from holdfast.core.spec import Monitor, SystemSpec
+from holdfast.engines.memory import MemoryLake
+from holdfast.flow.monitors import Monitoring, Reference
+from holdfast.flow.predictions import LivePredictions
 from holdfast.flow.reference import REFERENCE_DAYS, make_reference, promised_losses
 from holdfast.stats.bootstrap import block_bootstrap_mean
 from holdfast.tasks.classification import Classification
@@ -50,6 +55,18 @@ def test_rows_that_were_fitted_carry_no_answer(a_spec: MakeSpec) -> None:
     assert made.version == "3"
 
 
+def test_what_validation_folds_answered_is_part_of_it_and_the_holdout_counts_where_both_answered(a_spec) -> None:
+    spec, rows, holdout = a_spec(), rows_of(10), scored(4, 6)
+    validated = scored(5, 2, answer=0.7).select("key", "candidate")
+    signature = Signature(columns=tuple(spec.data.columns.values()), task="classification", output="probability")
+    made = make_reference(
+        spec, TASK, "3", signature, rows, holdout, (), validated=validated, facts={"influence": len, "edges": {}}
+    )
+    means = [block.rows()["probability"].mean() for block in made.blocks]
+    assert means == pytest.approx([None, None, *[0.7] * 4, *[0.4] * 4])
+    assert (made.facts["influence"], set(made.facts["edges"])) == (len, {"x", "y", "probability", "label"})
+
+
 def test_its_days_are_those_of_the_time_zone_in_order(a_spec: MakeSpec) -> None:
     shuffled = rows_of(5).sample(fraction=1.0, shuffle=True, seed=1)
     made = a_reference(a_spec(timezone="America/New_York"), shuffled, scored(2, 3))
@@ -65,7 +82,7 @@ def test_only_the_newest_days_are_kept(a_spec: MakeSpec) -> None:
 
 def test_every_column_and_the_answer_have_edges(a_spec: MakeSpec) -> None:
     made = a_reference(a_spec(), rows_of(8), scored(4, 4))
-    assert set(made.facts["edges"]) == {"x", "y", "probability"}
+    assert set(made.facts["edges"]) == {"x", "y", "probability", "label"}
     assert made.facts["signature"].output == "probability"
 
 
@@ -111,3 +128,51 @@ def test_errors_of_a_regression_are_promised_too(a_spec: MakeSpec) -> None:
     rmse = math.sqrt(((holdout["label"] - 0.4) ** 2).mean())  # type: ignore[arg-type]
     assert rmse < promised["rmse"] < 1.2 * rmse
     assert promised_losses(a_spec(), task, holdout, ({"mae": 3.0},))["mae"] == 3.0
+
+
+def answered(days: int, first: int = 0, seed: int = 0) -> pl.DataFrame:
+    """Rows with calibrated answers and labels, 60 a day."""
+    rng = np.random.default_rng(seed)
+    p = rng.beta(2, 5, days * 60)
+    rows = rows_of(days, first, rows=60, seed=seed)
+    at = [START + timedelta(days=first + i // 60, minutes=i % 60) for i in range(days * 60)]
+    return rows.with_columns(event_at=pl.Series(at), candidate=p, label=(rng.random(days * 60) < p).astype(np.float64))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kept", [True, False])
+def test_stuck_answers_are_found_with_the_answers_of_validation_folds_and_without_it_says_it_cannot_tell(
+    a_spec: MakeSpec, lake: MemoryLake, tx: Transaction, traffic: Any, kept: bool
+) -> None:
+    every = timedelta(days=7)
+    drift = Monitor(check="drift", name="drift", every=every, window=every)
+    calibration = Monitor(check="calibration", name="calibration", every=every, window=every)
+    spec = a_spec(monitors=(drift, calibration), timezone="UTC", false_alarms=1.0)
+    rows = answered(REFERENCE_DAYS)
+    hold, folds = rows.tail(14 * 60), rows.slice(40 * 60, 126 * 60)
+    signature = Signature(columns=tuple(spec.data.columns.values()), task="classification", output="probability")
+    validated = folds if kept else None
+    made = make_reference(spec, TASK, "1", signature, rows.drop("candidate"), hold, (), validated=validated)
+    monitoring = Monitoring(spec, TASK, LivePredictions(spec, lake, "probability"))
+
+    def verdicts(monitor: Monitor, week: int, stuck: bool) -> Mapping[tuple[str, str], Verdict]:
+        live = answered(8, REFERENCE_DAYS + 10 * week, seed=9 + week)
+        outputs = [0.999] * live.height if stuck else live["candidate"].to_list()
+        x, y = (live[name].to_numpy() for name in "xy")
+        keys = traffic.answer(live["event_at"].to_list(), outputs, x=x, y=y)
+        for day in range(8):
+            part = slice(day * 60, day * 60 + 60)
+            traffic.label(keys[part], live["label"].to_list()[part], live["event_at"][day * 60 + 59])
+        now = START + timedelta(days=REFERENCE_DAYS + 10 * week + 8)
+        facts = {"now": now, "mature_until": now - timedelta(days=1)}
+        found = monitoring.run(tx, monitor, made, facts, now)
+        return {(v.reading.name, v.reading.subject): v for v in found}
+
+    usual, stuck = (verdicts(drift, week, stuck=bool(week)) for week in (0, 1))
+    assert usual["psi", "probability"].grade is Grade.PASS
+    assert stuck["psi", "probability"].calibrated is kept
+    if kept:
+        assert stuck["psi", "probability"].grade is Grade.FAIL
+    else:
+        assert "history has 2 disjoint windows; level" in stuck["psi", "probability"].why
+    assert verdicts(calibration, 2, stuck=False)["calibration_error", ""].calibrated is kept

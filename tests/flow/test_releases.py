@@ -1,10 +1,12 @@
 """Releases: from candidate to live only on evidence, and back; every move on record and in the routes."""
 
+import math
 from collections.abc import Sequence
 from datetime import timedelta
 from itertools import pairwise
 from typing import Any
 
+import msgspec
 import numpy as np
 import polars as pl
 import pytest
@@ -14,7 +16,7 @@ from msgspec.structs import replace
 
 from holdfast.core.evidence import Block, Grade, Reading, Verdict
 from holdfast.core.protocols import Transaction
-from holdfast.core.records import OPEN_STATES, Release, Run, Version
+from holdfast.core.records import OPEN_STATES, Comparison, Release, Run, Version
 from holdfast.core.spec import Decide, ReleasePlan, Step
 from holdfast.engines.memory import MemoryCatalog
 from holdfast.errors import Conflict, NotFound
@@ -288,11 +290,22 @@ def test_at_its_border_a_decision_is_wrong_no_more_often_than_stated(off: tuple[
         release = Release(system="orders", id="r", run="r", version="2", against="1", at=START)
         for day in range(days):
             release = folded(release, simulated(rng, day, off))
-            wealths = release.comparison.log_wealth_worse, release.comparison.log_wealth_not_worse
-            if releases._wealth(wealths[wrong == "live"]) >= 1 / alpha:
+            states = release.comparison.worse, release.comparison.not_worse
+            if releases._evidence(states[wrong == "live"]) >= 1 / alpha:
                 ended.append(day)
                 break
     assert len(ended) / runs <= alpha
+
+
+def test_a_release_stored_when_evidence_was_bets_alone_goes_on_as_it_began(tx: Transaction, first: Release) -> None:
+    release = entered(tx, "run-2")
+    stored = {"blocks": 1, "log_wealth_not_worse": [0.1, 0.2, 0.3], "log_wealth_worse": [-0.1, -0.2, -0.3]}
+    comparison = msgspec.convert(stored, Comparison)
+    release = folded(replace(release, comparison=comparison), paired(1, [1.0, 0.0], [0.5, 0.5], [0.9, 0.1]))
+    assert (release.comparison.blocks, len(release.comparison.not_worse), len(release.comparison.worse)) == (2, 3, 3)
+    assert releases._evidence(release.comparison.not_worse) > math.exp(0.3)
+    again = msgspec.json.decode(msgspec.json.encode(release), type=Release)
+    assert again.comparison == release.comparison
 
 
 # Back

@@ -127,7 +127,7 @@ def test_what_was_done_is_on_the_incidents_record(tx: Transaction, respond, an_i
         (Response(on="any", do="break"), "break failed: OSError: no route to host"),
         (
             Response(on="any", do="do", options={"wrong": 1}),
-            "do failed: TypeError: Unexpected keyword argument 'wrong'",
+            "do failed: ValidationError: Object contains unknown field `wrong`",
         ),
     ],
 )

@@ -9,16 +9,17 @@ import polars as pl
 import pytest
 
 from holdfast.core.signature import Column
+from holdfast.core.spans import ALL, Span
 from holdfast.core.spec import Data, Decide, Label, Model, ReleasePlan, SystemSpec, Validate
 from holdfast.errors import DataError
-from holdfast.flow.splits import folds_of, split_rows
+from holdfast.flow.splits import folds_of, narrowed, split_rows
 
 START = datetime(2013, 3, 1, 5, tzinfo=UTC)  # midnight in New York
 NOW = START + timedelta(days=42)
 HOUR = timedelta(hours=1)
 
 
-def spec(*, holdout: int = 7, folds: int = 3, window: timedelta | None = None) -> SystemSpec:
+def spec(*, holdout: int = 7, folds: int = 3, window: Span = ALL) -> SystemSpec:
     return SystemSpec(
         system="s",
         data=Data(
@@ -87,13 +88,13 @@ def test_rows_without_a_label_or_with_one_not_yet_known_are_left_out(snapshot: C
 
 
 def test_a_window_limits_what_is_fitted(snapshot: Callable[..., Path]) -> None:
-    split = split_rows(spec(window=timedelta(days=10)), snapshot(), NOW)
+    split = split_rows(spec(window=Span(recent=timedelta(days=10))), snapshot(), NOW)
     assert split.fit["event_at"].min() == split.start - timedelta(days=10)
 
 
 def test_each_fold_is_scored_by_what_came_before_it(snapshot: Callable[..., Path]) -> None:
     split = split_rows(spec(), snapshot(), NOW)
-    folds = folds_of(spec(), split)
+    folds = folds_of(spec(), split, ALL)
     assert len(folds) == 3
     for fit, test in folds:
         assert fit["event_at"].min() == START
@@ -106,9 +107,18 @@ def test_each_fold_is_scored_by_what_came_before_it(snapshot: Callable[..., Path
 
 
 def test_folds_without_enough_rows_are_left_out(snapshot: Callable[..., Path]) -> None:
-    split = split_rows(spec(window=timedelta(days=4)), snapshot(), NOW)
-    assert folds_of(spec(folds=40), split) == []
-    assert folds_of(spec(folds=0), split) == []
+    split = split_rows(spec(), snapshot(), NOW)
+    assert folds_of(spec(folds=40), split, Span(recent=timedelta(days=2))) == []  # 48 rows are fitted
+    assert folds_of(spec(folds=0), split, ALL) == []
+
+
+def test_each_fold_is_fitted_on_the_window_that_the_model_is(snapshot: Callable[..., Path]) -> None:
+    window = Span(recent=timedelta(days=5))
+    split = split_rows(spec(window=window), snapshot(), NOW)
+    folds = folds_of(spec(), split, window)
+    assert len(folds) == 3  # they reach back beyond the window
+    for fit, test in folds:
+        assert fit["event_at"].min() == test["event_at"].min() - timedelta(days=5)
 
 
 def test_too_few_rows_are_refused_with_their_numbers(snapshot: Callable[..., Path]) -> None:
@@ -116,6 +126,15 @@ def test_too_few_rows_are_refused_with_their_numbers(snapshot: Callable[..., Pat
         DataError, match=r"0 before 2013-02-21 to fit on \(at least 50\), 24 from there to 2013-02-28|wait"
     ):
         split_rows(spec(), snapshot(), START + timedelta(days=3))
+
+
+def test_a_window_chosen_since_that_leaves_too_few_rows_is_refused_with_their_numbers(
+    snapshot: Callable[..., Path],
+) -> None:
+    split = split_rows(spec(), snapshot(), START + timedelta(days=60))
+    for length, rows in ((timedelta(days=1), 19), (timedelta(hours=2), 0)):
+        with pytest.raises(DataError, match=rf"too few labelled rows to train: {rows} before .* \(at least 50\)"):
+            narrowed(spec(), split, Span(recent=length))
 
 
 def test_a_snapshot_that_lacks_a_column_or_is_none_is_named(snapshot: Callable[..., Path], tmp_path: Path) -> None:

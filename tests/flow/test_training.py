@@ -17,6 +17,7 @@ import pytest
 
 from holdfast.core.inputs import read_columns, read_frame, read_json
 from holdfast.core.signature import Column
+from holdfast.core.spans import AUTO, Choice, Span
 from holdfast.core.spec import Data, Decide, Label, Model, ReleasePlan, SystemSpec, Validate
 from holdfast.errors import DataError, HoldfastError, InvalidInput, JobFailed, UnknownKind
 from holdfast.flow import training
@@ -106,8 +107,25 @@ def test_a_training_gives_everything_that_a_run_records(request_of: Make) -> Non
     assert result.params == msgspec.structs.asdict(LightGBM(trees=12, min_rows_per_leaf=20, early_stopping=0))
     assert result.environment["numpy"] == np.__version__
     assert result.took_s > 0
+    assert result.window == Choice(window="all", why="stated in the file")
     assert [stage for stage, _ in stages] == ["read", "folds", "fit", "baselines", "prove", "write"]
     assert [share for _, share in stages] == sorted(share for _, share in stages)
+
+
+def test_what_the_folds_answered_is_kept_and_lies_after_all_that_was_fitted_for_it(request_of: Make) -> None:
+    request = request_of()
+    result = train(request)
+    kept = pl.read_parquet(request.out / "validated.parquet")
+    assert kept.columns == ["key", "event_at", "label", "candidate"]
+    assert kept["key"].n_unique() == kept.height
+    assert START + timedelta(days=8) <= kept["event_at"].min() <= kept["event_at"].max() < result.holdout[0]
+    first, second = (kept[: kept.height // 2], kept[kept.height // 2 :])
+    for part, fold in ((first, result.folds[0]), (second, result.folds[1])):
+        found = Classification().metrics(part["label"].to_numpy(), part["candidate"].to_numpy())
+        assert found["brier"] == pytest.approx(fold["brier"], rel=0.05)
+    again = request_of(out="again")
+    train(again)
+    assert (again.out / "validated.parquet").read_bytes() == (request.out / "validated.parquet").read_bytes()
 
 
 def test_the_served_model_is_the_one_that_was_scored(request_of: Make, tmp_path: Path) -> None:
@@ -148,6 +166,58 @@ def test_what_the_file_leaves_open_is_what_training_saw(request_of: Make) -> Non
     assert (hour.low, hour.high) == (0, 23)
     assert c.categories == ("p", "q", "r", "s")
     assert (b.low, b.high) == (None, None)
+
+
+@pytest.fixture(scope="module")
+def turned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """90 days of 48 rows; on day 30 the effect of x turns round."""
+    rng = np.random.default_rng(1)
+    n = 90 * 48
+    x, day = rng.normal(size=n), np.arange(n) // 48
+    times = [START + timedelta(minutes=30 * i) for i in range(n)]
+    frame = pl.DataFrame(
+        {
+            "key": [f"k{i}" for i in range(n)],
+            "event_at": times,
+            "x": x,
+            "hour": (np.arange(n) // 2 % 24).astype(np.float64),
+            "c": ["p"] * n,
+            "b": np.zeros(n),
+            "label": (np.where(day < 30, -2, 2) * x + rng.logistic(size=n) > 0).astype(np.float64),
+            "label_known_at": [at + timedelta(hours=3) for at in times],
+        }
+    )
+    path = tmp_path_factory.mktemp("turned") / "snapshot.parquet"
+    frame.write_parquet(path)
+    return path
+
+
+@pytest.mark.slow
+def test_the_window_is_chosen_before_the_hold_out_and_what_is_fitted_is_that(request_of: Make, turned: Path) -> None:
+    stages: list[tuple[str, float]] = []
+    request = request_of(path=turned, now=START + timedelta(days=92), window=AUTO)
+    result = train(request, lambda stage, share: stages.append((stage, share)))
+    assert result.window is not None
+    assert result.window.window in ("30d", "half-life 30d")
+    assert result.window.until == result.holdout[0]
+    assert result.window == read_result(request.out).window
+    assert result.metrics["brier"] < train(request_of(path=turned, now=request.now, out="all")).metrics["brier"]
+    told = [share for stage, share in stages if stage == "window"]
+    assert len(told) == result.window.fits == 15
+    assert told == sorted(told)
+    again = train(request_of(path=turned, now=request.now, window=AUTO, out="again"))
+    assert (again.artifact, again.window) == (result.artifact, result.window)
+
+
+@pytest.mark.parametrize("trainer", ["lightgbm", "linear"])
+def test_rows_can_be_weighted_by_their_age(request_of: Make, turned: Path, trainer: str) -> None:
+    asked: dict[str, Any] = {"path": turned, "now": START + timedelta(days=70), "trainer": trainer, "params": {}}
+    alike = train(request_of(**asked))
+    weighted = train(request_of(**asked, window=Span(half_life=timedelta(days=5)), out="weighted"))
+    assert weighted.metrics["brier"] < alike.metrics["brier"]
+    assert "onnx: " in weighted.parity
+    assert "native" not in weighted.parity
+    assert weighted.trained_from == weighted.holdout[0] - timedelta(days=30)  # six half-lives
 
 
 ANOTHER_PROCESS = """

@@ -207,6 +207,14 @@ def test_a_version_can_be_asked_for_when_it_is_routed(world, row):
         world.plane.predict("flights", ask(row, version="9"))
 
 
+def test_what_a_caller_asked_a_version_for_is_recorded_as_of_no_release(world, row):
+    world.serve(canary="v2", share=0.0)
+    for id, version in (("q1", ""), ("q2", "1"), ("q3", "2")):
+        world.plane.predict("flights", ask(row, id=id, version=version))
+    found = {each["request_id"]: (each["version"], each["release"]) for each in world.recorded().to_dicts()}
+    assert found == {"q1": ("1", "r1"), "q2": ("1", ""), "q3": ("2", "")}
+
+
 # Following the routes
 
 

@@ -5,12 +5,14 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from holdfast.stats.conformal import (
+    Look,
     joint_p_value,
     joint_scores,
     least_level,
     level_within,
     p_value,
     shortfall,
+    split_levels,
     standardised,
     windows_needed,
 )
@@ -71,3 +73,30 @@ def test_the_windows_a_level_needs_are_just_enough(needed):
 def test_levels_spend_the_budget_and_no_more(budget, monitors, evaluations):
     level = level_within(budget, monitors=monitors, evaluations=evaluations)
     assert monitors * evaluations * level <= budget * (1 + 1e-12)
+
+
+A_LOOK = st.builds(Look, st.floats(0.5, 40), st.none() | st.integers(0, 400))
+
+
+@given(st.floats(0.05, 5), st.lists(A_LOOK, max_size=6))
+def test_a_split_stays_within_the_budget_and_nobody_gets_a_level_it_cannot_use(budget, looks):
+    levels = split_levels(budget, looks)
+    assert sum(look.evaluations * level for look, level in zip(looks, levels, strict=True)) <= budget * (1 + 1e-9)
+    for look, level in zip(looks, levels, strict=True):
+        assert 0 <= level <= 0.5
+        if look.windows is None:
+            assert level > 0
+        elif level:
+            assert level >= least_level(look.windows)
+
+
+@given(st.floats(0.05, 5), st.lists(A_LOOK, min_size=1, max_size=5), st.integers(0, 40))
+def test_who_can_never_be_calibrated_takes_nothing_from_the_others(budget, looks, windows):
+    hopeless = Look(evaluations=budget * (windows + 2), windows=windows)
+    assert split_levels(budget, [*looks, hopeless])[-1] == 0
+    assert split_levels(budget, [*looks, hopeless])[:-1] == split_levels(budget, looks)
+
+
+def test_a_monitor_that_looks_rarely_needs_fewer_windows():
+    assert split_levels(1.0, [Look(30, 12), Look(30, None)])[0] == 0
+    assert split_levels(1.0, [Look(30 / 7, 12), Look(30, None)])[0] == pytest.approx(2 / 13)

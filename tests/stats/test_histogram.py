@@ -120,3 +120,40 @@ def _timed(work):
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
+
+
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=300))
+def test_edges_of_any_floats_are_increasing_and_hold_them_all(values):
+    edges = edges_of(array(values))
+    assert list(edges.cuts) == sorted(set(edges.cuts))
+    counted = count(array(values), edges)
+    assert (counted.below, counted.above, counted.nulls) == (0, 0, 0)
+
+
+@given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=300), st.randoms())
+def test_the_order_of_rows_changes_no_edges(values, random):
+    shuffled = list(values)
+    random.shuffle(shuffled)
+    assert edges_of(array(shuffled)) == edges_of(array(values))
+
+
+def test_up_to_as_many_distinct_values_as_cells_get_a_cell_each():
+    values = np.repeat(np.square(np.arange(128.0)), 3)
+    edges = edges_of(values)
+    assert edges.is_discrete
+    counted = count(values, edges).inner
+    assert sorted(set(counted.tolist())) == [0, 3]
+    assert (counted == 3).sum() == 128
+    assert not edges_of(np.append(values, 0.5)).is_discrete
+
+
+def test_the_deciles_are_cuts_so_that_ten_cells_hold_a_tenth_each():
+    values = np.random.default_rng(0).normal(size=10_000)
+    cuts = set(edges_of(values).cuts)
+    assert cuts >= set(np.quantile(values, np.arange(1, 10) / 10, method="inverted_cdf").tolist())
+
+
+@pytest.mark.parametrize("cuts", [(1.0,), (1.0, 1.0), (2.0, 1.0), (0.0, float("inf")), (float("nan"), 1.0)])
+def test_cuts_that_make_no_cells_are_refused(cuts):
+    with pytest.raises(ValueError, match="strictly increasing order"):
+        count(array([1.0]), Edges(cuts=cuts))

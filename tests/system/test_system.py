@@ -271,7 +271,8 @@ def test_drift_opens_an_incident_that_retrains_and_the_new_version_is_released(l
     done = life.days(1)
     [incident] = life.all(Incident)
     assert (incident.cause, incident.subject, incident.opened_at) == ("drift:orders", "x", life.clock.now())
-    assert life.said == [f"orders: drift x: {incident.last.why}"]
+    [said] = life.said
+    assert said.startswith(f"orders: drift x: {incident.last.why}. Since 2013-04-20; x costs an estimated ")
     assert [move.why for move in incident.actions] == ["training submitted as job-2", "people were told"]
     assert "inc-1 opened: drift:orders" in done[0]
     life.until(lambda each: each.live != "1", 40)
@@ -308,7 +309,7 @@ def test_a_bad_candidate_is_stopped_by_the_skew_gate_which_names_its_columns(liv
     life.system.submit_training("good data")
     life.tick()
     assert life.newest.state == "shadow"
-    assert [v.grade for v in life.newest.evidence if v.monitor == "skew"] == [Grade.PASS, Grade.PASS]
+    assert [v.grade for v in life.newest.evidence if v.monitor == "skew"] == [Grade.PASS] * 4
     life.system.roll_back("enough", by="me")
     life.system.submit_training("bad data")
     life.tick()

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from sklearn import metrics as reference
 
 from holdfast.errors import DataError, UnknownKind
-from holdfast.tasks.classification import METRICS, Classification, roc_auc
+from holdfast.stats.calibration import calibration_error, reliability
+from holdfast.tasks.classification import BINS, METRICS, Classification, roc_auc
 
 TASK = Classification()
 cases = st.lists(st.tuples(st.booleans(), st.sampled_from([0.0, 0.1, 0.5, 0.7, 1.0]) | st.floats(0, 1)), min_size=1)
@@ -18,6 +19,7 @@ def split(rows: list[tuple[bool, float]]) -> tuple[np.ndarray, np.ndarray]:
     return np.array([y for y, _ in rows], dtype=np.float64), np.array([p for _, p in rows])
 
 
+@pytest.mark.slow
 @given(cases)
 def test_metrics_equal_scikit_learns(rows: list[tuple[bool, float]]) -> None:
     y, p = split(rows)
@@ -34,12 +36,51 @@ def test_metrics_equal_scikit_learns(rows: list[tuple[bool, float]]) -> None:
     ):
         expected = score(y, answered, zero_division=np.nan)
         assert got[name] == pytest.approx(expected, nan_ok=True), name
+    specificity = reference.recall_score(y, answered, pos_label=0, zero_division=np.nan)
+    assert got["specificity"] == pytest.approx(specificity, nan_ok=True)
     if 0 < y.sum() < len(y):
         assert got["roc_auc"] == pytest.approx(reference.roc_auc_score(y, p))
+        assert got["balanced_accuracy"] == pytest.approx(reference.balanced_accuracy_score(y, answered))
     else:
         assert np.isnan(got["roc_auc"])
+        assert np.isnan(got["balanced_accuracy"])
+    if y.sum():
+        assert got["average_precision"] == pytest.approx(reference.average_precision_score(y, p))
+    else:
+        assert np.isnan(got["average_precision"])
     assert got["bias"] == pytest.approx(p.mean() - y.mean())
     assert got["rate"] == y.mean()
+
+
+@pytest.mark.slow
+@given(cases)
+def test_the_matthews_correlation_is_scikit_learns_or_undefined(rows: list[tuple[bool, float]]) -> None:
+    y, p = split(rows)
+    got = TASK.metrics(y, p)["mcc"]
+    if 0 < y.sum() < len(y) and 0 < (p >= 0.5).sum() < len(y):
+        assert got == pytest.approx(reference.matthews_corrcoef(y, p >= 0.5))
+    else:
+        assert np.isnan(got), "scikit-learn answers 0, as if the two were unrelated"
+
+
+@pytest.mark.slow
+@given(cases)
+def test_the_calibration_error_is_that_of_the_check(rows: list[tuple[bool, float]]) -> None:
+    y, p = split(rows)
+    expected = 0.0
+    for k in range(BINS):
+        inside = (p >= k / BINS) & ((p < (k + 1) / BINS) | (k == BINS - 1))
+        expected += abs(float((p[inside] - y[inside]).sum())) / len(y)
+    counted = [calibration_error(reliability(y, p, bins=BINS)), TASK.metrics(y, p)["calibration_error"]]
+    assert counted[0] == pytest.approx(counted[1])
+    if not any((value * BINS).is_integer() for value in p.tolist()):  # on an edge rounding decides
+        assert counted[1] == pytest.approx(expected)
+
+
+def test_answers_that_are_no_probabilities_have_no_calibration_error() -> None:
+    got = TASK.metrics(np.array([0.0, 1.0]), np.array([-3.0, 7.0]))
+    assert np.isnan(got["calibration_error"])
+    assert got["roc_auc"] == 1.0
 
 
 @given(cases, st.data())

@@ -15,6 +15,7 @@ values = st.floats(-1e6, 1e6)
 triples = st.lists(st.tuples(values, values, values), min_size=2)
 
 
+@pytest.mark.slow
 @given(triples)
 def test_metrics_equal_scikit_learns(rows: list[tuple[float, float, float]]) -> None:
     y, output, _ = np.array(rows).T
@@ -22,8 +23,35 @@ def test_metrics_equal_scikit_learns(rows: list[tuple[float, float, float]]) -> 
     assert got["mae"] == pytest.approx(reference.mean_absolute_error(y, output))
     assert got["rmse"] == pytest.approx(reference.root_mean_squared_error(y, output))
     assert got["bias"] == pytest.approx(output.mean() - y.mean(), abs=1e-6)
+    assert got["mse"] == pytest.approx(reference.mean_squared_error(y, output))
+    assert got["median_absolute_error"] == pytest.approx(reference.median_absolute_error(y, output))
+    assert got["max_error"] == pytest.approx(reference.max_error(y, output))
+    for name, q in (("pinball_10", 0.1), ("pinball_90", 0.9)):
+        assert got[name] == pytest.approx(reference.mean_pinball_loss(y, output, alpha=q))
     if np.ptp(y) > 1e-3:
         assert got["r2"] == pytest.approx(reference.r2_score(y, output), rel=1e-6)
+        explained = reference.explained_variance_score(y, output)
+        assert got["explained_variance"] == pytest.approx(explained, rel=1e-6, abs=1e-9)
+
+
+@pytest.mark.slow
+@given(st.lists(st.tuples(st.floats(0.01, 1e6), st.floats(0, 1e6)), min_size=1))
+def test_relative_errors_equal_scikit_learns(rows: list[tuple[float, float]]) -> None:
+    y, output = np.array(rows).T
+    got = TASK.metrics(y, output)
+    assert got["mape"] == pytest.approx(reference.mean_absolute_percentage_error(y, output))
+    assert got["msle"] == pytest.approx(reference.mean_squared_log_error(y, output))
+    assert got["rmsle"] == pytest.approx(reference.root_mean_squared_log_error(y, output))
+
+
+def test_relative_errors_are_undefined_where_scikit_learn_answers_huge_numbers_or_refuses() -> None:
+    zero = TASK.metrics(np.array([0.0, 1.0]), np.array([1.0, 1.0]))
+    assert np.isnan(zero["mape"])
+    assert zero["msle"] == pytest.approx(np.log(2) ** 2 / 2)
+    for y, output in (([-1.0, 1.0], [1.0, 1.0]), ([1.0, 1.0], [-2.0, 1.0])):
+        got = TASK.metrics(np.array(y), np.array(output))
+        assert np.isnan(got["msle"])
+        assert np.isnan(got["rmsle"])
 
 
 @given(triples)
@@ -43,7 +71,9 @@ def test_squared_errors_have_no_bound_unless_the_answers_are_equal() -> None:
 
 def test_undefined_metrics_are_nan() -> None:
     assert all(np.isnan(value) for value in TASK.metrics(np.zeros(0), np.zeros(0)).values())
-    assert np.isnan(TASK.metrics(np.ones(3), np.zeros(3))["r2"])
+    constant = TASK.metrics(np.ones(3), np.zeros(3))
+    assert np.isnan(constant["r2"])
+    assert np.isnan(constant["explained_variance"])
 
 
 def test_labels_are_numbers() -> None:

@@ -146,6 +146,19 @@ def test_its_parameters_fit_the_same_model_again() -> None:
     np.testing.assert_array_equal(first.predict(x), again.predict(x))
 
 
+def test_a_row_counts_as_much_as_its_weight() -> None:
+    x, y = rows()
+    half = len(y) // 2
+    turned = np.where(np.arange(len(y)) < half, 1 - y, y)
+    weights = np.where(np.arange(len(y)) < half, 1e-3, 1.0)
+    options: dict[str, Any] = {"valid": None, "task": Classification(), "categories": [0] * 5, "seed": 7}
+    alike, weighted = (SMALL.fit(x, turned, weights=w, **options).predict(x) for w in (None, weights))
+    brier = [float(np.mean((p[half:] - y[half:]) ** 2)) for p in (alike, weighted)]
+    assert brier[1] < 0.8 * brier[0]
+    ones = SMALL.fit(x, turned, weights=np.ones(len(y)), **options).predict(x)
+    np.testing.assert_allclose(ones, alike, atol=1e-6)
+
+
 def test_a_task_with_another_loss_is_refused() -> None:
     class Ranking:
         name = "ranking"

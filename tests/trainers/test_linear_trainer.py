@@ -29,7 +29,8 @@ def rows(n: int = 400, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 def fit(task: Any = None, categories: tuple[int, ...] = CATEGORIES, x: Any = None, y: Any = None, **params: Any) -> Any:
     own_x, own_y = rows()
     x, y = (own_x if x is None else x), (own_y if y is None else y)
-    return Linear(**params).fit(x, y, valid=None, task=task or Classification(), categories=categories, seed=7)
+    options = {"weights": params.pop("weights", None), "categories": categories, "seed": 7}
+    return Linear(**params).fit(x, y, valid=None, task=task or Classification(), **options)
 
 
 def design(x: np.ndarray) -> np.ndarray:
@@ -53,6 +54,19 @@ def test_it_is_ridge_regression_for_values() -> None:
     x, y = rows()
     expected = Ridge(alpha=1.0).fit(design(x), y).predict(design(x))
     np.testing.assert_allclose(fit(Regression()).predict(x), expected, atol=1e-3)
+
+
+def test_weights_are_those_of_the_regressions() -> None:
+    x, y = rows()
+    weights = np.linspace(0.1, 1, len(y))
+    expected = Ridge(alpha=1.0).fit(design(x), y, sample_weight=weights).predict(design(x))
+    np.testing.assert_allclose(fit(Regression(), weights=weights).predict(x), expected, atol=1e-3)
+    logistic = LogisticRegression(C=1.0, tol=1e-8, max_iter=5000).fit(design(x), y, sample_weight=weights)
+    found = fit(rounds=500, weights=weights).predict(x)
+    np.testing.assert_allclose(found, logistic.predict_proba(design(x))[:, 1], atol=2e-3)
+    assert np.abs(found - fit(rounds=500).predict(x)).max() > 0.01
+    newest = fit(max_rows=100, weights=weights).predict(x)
+    np.testing.assert_array_equal(newest, fit(x=x[-100:], y=y[-100:], weights=weights[-100:]).predict(x))
 
 
 @pytest.mark.parametrize("task", [Classification(), Regression()])

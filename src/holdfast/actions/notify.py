@@ -2,6 +2,7 @@
 
 import msgspec
 
+from holdfast.core.meaning import headline, reason
 from holdfast.core.protocols import Controls
 from holdfast.core.records import Incident
 
@@ -10,7 +11,10 @@ class Notify(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Notify about an incident. The message goes to the log, and as JSON to the system's webhook if it has one."""
 
     def act(self, incident: Incident, controls: Controls) -> str:
-        """Send one message: system, check, subject and why."""
+        """Send one message: check, subject, why and what was noted; then since when, what it costs, where, what
+        changed. Whoever sends it names the system."""
         subject = f" {incident.subject}" if incident.subject else ""
-        controls.notify(f"{incident.system}: {incident.check}{subject}: {incident.last.why}")
+        said = f"{incident.check}{subject}: {reason(incident.last)}"
+        meaning = headline(incident)
+        controls.notify(f"{said}. {meaning[:1].upper()}{meaning[1:]}" if meaning else said)
         return "people were told"

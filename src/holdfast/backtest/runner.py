@@ -19,6 +19,7 @@ from holdfast.backtest.scoring import Detection, Outcome
 from holdfast.core.blocks import block_bounds, day_of, mature_until
 from holdfast.core.clock import stopwatch_s
 from holdfast.core.spec import SystemSpec
+from holdfast.core.specelsewhere import must_have_model
 from holdfast.errors import DataError, HoldfastError
 from holdfast.flow import child
 from holdfast.flow.ingestion import feed_tables
@@ -88,6 +89,7 @@ def run_backtest(
     for names that are not known, and HoldfastError when a run could not be finished.
     """
     began = stopwatch_s()
+    must_have_model(spec, "its answers cannot be given again under another policy")
     check_faults(spec.data, faults)
     if not policies:
         raise HoldfastError(f"a backtest needs a policy: {', '.join(POLICIES)}")

@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 
 from holdfast.checks.labelled import FloatArray, Pairs, coverage, labelled
+from holdfast.checks.sequence import overlap
 from holdfast.checks.stated import at_most
 from holdfast.core.evidence import Block, Grade, Reading, Role, Window
 from holdfast.stats.calibration import bias, bias_interval, calibration_error, error_interval, reliability
@@ -40,6 +41,8 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
         Neither has a value without labels or for answers outside [0, 1].
         """
+        if why := overlap(window):
+            return _unknown(why)
         pairs = labelled(window)
         rows, note = coverage(window, pairs)
         if not rows:
@@ -63,6 +66,8 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return at_most(reading, STATED)
 
     def _sums(self, block: Block, pair: Pairs) -> FloatArray:
+        if not ((pair[0] == 0) | (pair[0] == 1)).all():
+            raise ValueError("calibration needs outcomes: a label is neither 0 nor 1")
         return block.remember(("reliability", self.bins), lambda _: reliability(*pair, bins=self.bins))
 
 

@@ -8,8 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from holdfast.checks.labelled import numbers
+from holdfast.checks.sequence import overlap
 from holdfast.checks.stated import at_most
 from holdfast.core.evidence import Grade, Reading, Role, Window
+from holdfast.core.meaning import many
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -35,10 +38,12 @@ class Latency(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     def measure(self, window: Window, baseline: Window | None = None) -> Sequence[Reading]:
         """The quantile; no value where too few rows carry a latency for the quantile to be seen."""
         name = f"latency_p{self.quantile * 100:g}"
+        if why := overlap(window):
+            return [Reading(name=name, value=None, unit="ms", note=why)]
         took = np.concatenate([np.empty(0), *(block.remember("latency_ms", _latencies) for block in window.blocks)])
         least = int(np.ceil(1 / min(self.quantile, 1 - self.quantile) - 1e-9))
         if took.size < least:
-            note = f"{took.size} rows carry latency_ms, this quantile needs {least}"
+            note = f"{many(took.size, 'row')} with latency_ms, this quantile needs {least}"
             return [Reading(name=name, value=None, unit="ms", rows=took.size, note=note)]
         value = float(np.quantile(took, self.quantile, method="inverted_cdf"))
         return [Reading(name=name, value=value, unit="ms", rows=took.size)]
@@ -49,7 +54,5 @@ class Latency(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 def _latencies(rows: pl.DataFrame) -> FloatArray:
-    if "latency_ms" not in rows.columns:
-        return np.empty(0)
-    took: FloatArray = rows["latency_ms"].cast(pl.Float64).to_numpy()
-    return took[~np.isnan(took)]
+    took = numbers(rows, "latency_ms")
+    return took[np.isfinite(took) & (took >= 0.0)]  # below 0 a clock was put back while the answer was made

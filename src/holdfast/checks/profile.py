@@ -15,6 +15,8 @@ BoolArray = npt.NDArray[np.bool_]
 
 PROBS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
 """The quantiles that describe where a number column lies on a day."""
+LARGEST = 1e150
+"""Quantiles beyond it, infinities above all, have no distance from one another that could be counted with."""
 LEAST_ROWS = 30
 """Values a day must have before it says something about a column."""
 
@@ -31,7 +33,7 @@ class Profile:
     common: FloatArray
     """Share of the present values that are the most common one (of numbers: that are the median), (columns,)."""
     quantiles: FloatArray
-    """(len(PROBS), columns); NaN for text and for fewer than LEAST_ROWS values."""
+    """(len(PROBS), columns); NaN for text, for fewer than LEAST_ROWS values and for all but infinite ones."""
 
     @property
     def missing(self) -> FloatArray:
@@ -69,7 +71,22 @@ def of_block(block: Block, columns: Sequence[str]) -> Profile:
 
 def of_window(window: Window, columns: Sequence[str]) -> Profile:
     """The profile of all rows of a window together."""
-    return of_block(window.blocks[0], columns) if len(window.blocks) == 1 else profile(window.rows(), columns)
+    if len(window.blocks) == 1:
+        return of_block(window.blocks[0], columns)
+    frames = [block.rows().select(name for name in columns if name in block.rows().columns) for block in window.blocks]
+    frames = [frame for frame in frames if frame.height]
+    return profile(pl.concat(frames, how="diagonal_relaxed") if frames else pl.DataFrame(), columns)
+
+
+def mixed(window: Window, columns: Sequence[str]) -> dict[str, str]:
+    """Columns that hold numbers in one block of a window and something else in another, and what they hold."""
+    found: dict[str, dict[bool, str]] = {}
+    for block in window.blocks if len(window.blocks) > 1 else ():
+        schema = block.rows().schema
+        for name in columns:
+            if name in schema and schema[name] != pl.Null and block.rows()[name].null_count() < block.rows().height:
+                found.setdefault(name, {})[_is_number(schema[name])] = str(schema[name])
+    return {name: " and ".join(kinds.values()) for name, kinds in found.items() if len(kinds) > 1}
 
 
 def _is_number(kind: pl.DataType) -> bool:
@@ -88,4 +105,5 @@ def _numbers(rows: pl.DataFrame, names: Sequence[str]) -> tuple[IntArray, IntArr
     common = (values == median).sum(axis=0) / np.maximum(present, 1)
     at = np.floor(np.asarray(PROBS)[:, None] * last[None, :] + 0.5).astype(np.int64)
     quantiles = np.where(present >= LEAST_ROWS, values[at, column], np.nan)
+    quantiles[:, (np.abs(quantiles) > LARGEST).any(axis=0)] = np.nan
     return present, distinct, common, quantiles

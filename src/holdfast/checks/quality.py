@@ -9,8 +9,10 @@ import numpy as np
 import polars as pl
 
 from holdfast.checks.labelled import FloatArray, Pairs, coverage, labelled
+from holdfast.checks.sequence import overlap
 from holdfast.core.evidence import Block, Grade, Reading, Role, Window
 from holdfast.core.protocols import Task
+from holdfast.errors import DataError
 from holdfast.stats.bootstrap import UNKNOWN, Interval, block_bootstrap_mean, block_bootstrap_metric
 
 
@@ -30,10 +32,16 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     def measure(self, window: Window, baseline: Window | None = None) -> Sequence[Reading]:
         """The metric, with the rows it rests on; no value where no label came or the metric is undefined."""
         task: Task = window.facts["task"]
+        if why := overlap(window):
+            return [Reading(name=self.metric, value=None, note=why)]
         blocks = labelled(window)
         rows, note = coverage(window, blocks)
         if not rows:
             return [Reading(name=self.metric, value=None, note=f"no labelled row: {note}")]
+        try:
+            task.target(pl.Series(window.columns(Role.LABEL)[0], np.concatenate([y for y, _ in blocks])))
+        except DataError as refused:
+            return [Reading(name=self.metric, value=None, rows=rows, note=str(refused))]
         if self.metric in task.losses:
             value, (low, high) = self._mean_loss(task, window.blocks, blocks)
         else:

@@ -8,8 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from holdfast.checks.sequence import overlap
 from holdfast.checks.stated import within
 from holdfast.core.evidence import Grade, Reading, Role, Window
+from holdfast.core.meaning import many
 from holdfast.core.signature import Column, Signature
 
 NUMBERS = 0.05
@@ -33,13 +35,15 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def measure(self, window: Window, baseline: Window | None = None) -> Sequence[Reading]:
         """`rows_outside` over all rows, then per column `wrong_type`, `nulls` or `outside`, the gravest one."""
         signature: Signature = window.facts["signature"]
+        if why := overlap(window):
+            return [Reading(name="rows_outside", value=None, note=why)]
         key = ("schema", signature.hash())
         counted = [block.remember(key, lambda rows: _count(rows, signature)) for block in window.blocks]
         rows = sum(block.rows().height for block in window.blocks)
         if not rows:
             return [Reading(name="rows_outside", value=None, note="the window has no rows")]
         outside = sum(int(one["rows"]) for one in counted)
-        note = f"{outside:,} of {rows:,} rows have a value that training never saw"
+        note = f"{outside:,} of {many(rows, 'row')} with a value that training never saw"
         first = Reading(name="rows_outside", value=outside / rows, rows=rows, high=1.0, note=note)
         return [first, *(_column(column, counted, rows) for column in signature.columns)]
 
@@ -61,14 +65,14 @@ def _column(column: Column, counted: Sequence[dict[str, Any]], rows: int) -> Rea
         said = next(one[column.name][3] for one in counted if one[column.name][3])
         return Reading(name="wrong_type", value=wrong / rows, rows=rows, high=0.0, subject=column.name, note=said)
     if nulls and not column.nullable:
-        note = f"{nulls:,} rows without {column.name}, which training always had"
+        note = f"{many(nulls, 'row')} without {column.name}, which training always had"
         return Reading(name="nulls", value=nulls / rows, rows=rows, high=0.0, subject=column.name, note=note)
     if present < LEAST_ROWS:
-        note = f"{present} values present, {LEAST_ROWS} are needed"
+        note = f"{many(present, 'value')} present, {LEAST_ROWS} are needed"
         return Reading(name="outside", value=None, rows=present, subject=column.name, note=note)
     bound = CATEGORIES if column.categories else 1.0
     what = "its categories" if column.categories else f"[{column.low}, {column.high}]"
-    note = f"{outside:,} of {present:,} values lie outside {what}" if outside else ""
+    note = f"{outside:,} of {many(present, 'value')} outside {what}" if outside else ""
     return Reading(name="outside", value=outside / present, rows=present, high=bound, subject=column.name, note=note)
 
 

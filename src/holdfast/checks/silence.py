@@ -1,5 +1,6 @@
 """Silence: what stopped, froze or changed its unit without any error being raised."""
 
+import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import ClassVar, Literal
@@ -8,7 +9,18 @@ import msgspec
 import numpy as np
 
 from holdfast.checks.instants import times_of
-from holdfast.checks.profile import LEAST_ROWS, PROBS, BoolArray, FloatArray, IntArray, Profile, of_block, of_window
+from holdfast.checks.profile import (
+    LEAST_ROWS,
+    PROBS,
+    BoolArray,
+    FloatArray,
+    IntArray,
+    Profile,
+    mixed,
+    of_block,
+    of_window,
+)
+from holdfast.checks.sequence import overlap
 from holdfast.checks.stated import within
 from holdfast.checks.units import explanations, nearest
 from holdfast.core.evidence import Block, Grade, Reading, Role, Window
@@ -16,8 +28,7 @@ from holdfast.core.evidence import Block, Grade, Reading, Role, Window
 LEAST_BLOCKS = 5
 """Days before the window that a column needs before anything is said about it."""
 OTHERS = 10
-"""A column is constant only when so many values other than its most common one were to be expected; by chance a day
-then has none once in e^10 days."""
+"""A column is constant only where by chance a day has no other value once in e^10 days."""
 NEARLY = 0.9
 """A column that had two days with this share of one value may well have one with nothing else (a clear sky)."""
 MISSING_RISE = 0.1
@@ -32,6 +43,8 @@ BEYOND = 1.5
 """A unit change must be this many times farther than the farthest that the history shows without one."""
 KTH = 2
 """Distances go to the second nearest day, so that one day that was already wrong does not hide the next."""
+MIDDLE = slice(PROBS.index(0.25), PROBS.index(0.75) + 1)
+"""The quantiles of a column's middle half."""
 FEW_LABELS = 0.1
 """Labels fail below this part of the usual labelled share, and warn below five times as much."""
 MISSED_RUNS = 2
@@ -50,14 +63,18 @@ class Silence(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         """One reading per column (the gravest finding), then traffic, labels, and one per monitor."""
         inputs, outputs = window.columns(Role.INPUT), window.columns(Role.OUTPUT)
         recent = baseline.blocks if baseline else ()
+        if why := overlap(window, baseline):
+            return [_reading("rows", None, "traffic", why, unit="rows"), *_monitors(window.facts)]
+        of_two_kinds = mixed(window, [*inputs, *outputs])
         readings = [_traffic(window, recent), _labels(window, recent), *_monitors(window.facts)]
         if window.blocks:
-            columns = [*inputs, *outputs]
-            now, days = of_window(window, columns), [of_block(block, columns) for block in recent]
-            days = [day for day in days if day.rows]
+            columns = [column for column in (*inputs, *outputs) if column not in of_two_kinds]
+            now, days = _pooled(window, recent, columns)
             times = times_of(window)
             scaled = [column in inputs and column not in times for column in columns]
             readings += _columns(columns, scaled, now, days, window.facts.get("usual", {}))
+        for column, what in of_two_kinds.items():
+            readings.append(_reading("missing_share", None, column, f"{column} changed its type: it is {what}"))
         return readings
 
     def grade(self, reading: Reading) -> tuple[Grade, str]:
@@ -70,6 +87,41 @@ class Silence(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             if doubtful:
                 return Grade.WARN, reading.note
         return grade, why
+
+
+def _pooled(window: Window, recent: Sequence[Block], columns: Sequence[str]) -> tuple[Profile, list[Profile]]:
+    """The profile of the window, and those of the days before it that have rows.
+
+    Where days have too few rows to say anything, days in a row are pooled until they have enough: the newest with the
+    window, be they good or bad, and those before them with one another. `lately` brings what the baseline leaves out:
+    days that were bad, and days before those that it has.
+    """
+    lately = sorted(window.facts.get("lately", recent), key=lambda block: block.start)
+    pool = list(window.blocks)
+    heights = [block.rows().height for block in lately]
+    is_sparse = bool(heights) and float(np.median(heights)) < LEAST_ROWS  # a day of few among many says nothing itself
+    while is_sparse and lately and _rows_of(window.blocks) > 0 and _rows_of(pool) < LEAST_ROWS:
+        pool.insert(0, lately.pop())
+    if len(pool) == len(window.blocks):
+        days = [of_block(block, columns) for block in recent]
+        return of_window(window, columns), [day for day in days if day.rows]
+    first = min((block.start for block in recent), default=pool[0].start)
+    inside = set(pool)
+    good = [block for block in (*(b for b in lately if b.start < first), *recent) if block not in inside]
+    groups: list[list[Block]] = []
+    group: list[Block] = []
+    for block in sorted(good, key=lambda block: block.start, reverse=True):
+        group.insert(0, block)
+        if _rows_of(group) >= LEAST_ROWS:
+            groups.insert(0, group)
+            group = []
+    if not groups:
+        return of_window(window, columns), []
+    return of_window(Window(pool, window.roles), columns), [of_window(Window(g, window.roles), columns) for g in groups]
+
+
+def _rows_of(blocks: Sequence[Block]) -> int:
+    return sum(block.rows().height for block in blocks)
 
 
 def _traffic(window: Window, recent: Sequence[Block]) -> Reading:
@@ -152,9 +204,10 @@ def _columns(
         if ("distinct_values", column) not in usual:  # a column that was constant for a day before may be so again
             found = _constant(column, int(now.present[k]), int(now.distinct[k]), *before)
         seen = usual.get(("missing_share", column), 0.0)
-        found = found or _missing(column, now.rows, float(now.missing[k]), missing[:, k], seen)
-        passes = found.value is not None and found.high is not None and found.value <= found.high
-        if scaled[k] and moved[k] and passes:
+        lacking = _missing(column, now.rows, float(now.missing[k]), missing[:, k], seen)
+        is_known = found is not None and found.value is not None
+        found = found if found is not None and (is_known or _passes(lacking)) else lacking
+        if scaled[k] and moved[k] and _passes(found):
             seen = usual.get(("unit_change", column), 0.0)
             found = _unit(column, int(now.present[k]), now.quantiles[:, k], quantiles[usable, :, k], seen) or found
         readings.append(found)
@@ -173,7 +226,32 @@ def _constant(
     if np.sort(common)[-KTH] > NEARLY:
         return None  # days that are all but constant are usual: the rows of a day share their cause
     note = f"all {present:,} values of {column} are the same; on none of {len(before)} days before they were"
+    if _log_chance_of_none(present, 1 - common, usual) > -OTHERS:
+        note += (
+            f", but its commonest value made up {common.min():.0%} to {common.max():.0%} of a day: a day of nothing "
+        )
+        return _reading("distinct_values", None, column, f"{note}else may well come by itself", rows=present)
     return _reading("distinct_values", 1.0, column, note, rows=present, low=2.0)
+
+
+def _log_chance_of_none(present: int, shares: FloatArray, counts: IntArray) -> float:
+    """Log of the chance that none of so many values is another than the commonest, where the share (days,) of others
+    differs from day to day: beta-binomial, fitted by moments to the days before, with (days,) values each."""
+    mean = float(np.average(shares, weights=counts))
+    within = mean * (1 - mean)
+    if mean >= 1:
+        return -math.inf
+    # Two weeks of days tell a variance within a factor of two: it may be as large.
+    apart = 2 * float(shares.var(ddof=1) - np.mean(within / counts))
+    if apart <= 0:
+        return present * math.log1p(-mean)
+    size = max(within / apart - 1, 1e-9)
+    yes, no = mean * size, (1 - mean) * size
+    return math.lgamma(no + present) - math.lgamma(no) + math.lgamma(yes + no) - math.lgamma(yes + no + present)
+
+
+def _passes(reading: Reading) -> bool:
+    return reading.value is not None and reading.high is not None and reading.value <= reading.high
 
 
 def _missing(column: str, rows: int, share: float, before: FloatArray, seen: float) -> Reading:
@@ -211,9 +289,10 @@ def _unit(column: str, present: int, now: FloatArray, days: FloatArray, seen: fl
         or not _is_spread(np.median(days, axis=0))
     ):
         return None
-    # Each day is its own nearest, hence one more.
-    reach = max(float(nearest(days, days, kth=KTH + 1).max()), 0.02 * float(np.median(days[:, 4] - days[:, 2])))
-    far = float(nearest(now, days, kth=KTH)) / reach
+    least = 0.02 * float(np.median(days[:, PROBS.index(0.75)] - days[:, PROBS.index(0.25)]))
+    reach, far = _reach_and_far(now, days, least)
+    # Another unit moves all of a column: where the middle half stays, a few large values came or went.
+    far = min(far, _reach_and_far(now[MIDDLE], days[:, MIDDLE], least)[1])
     if far <= DOUBTFUL * 2.0:
         return None
     swings = _swings(days)
@@ -222,6 +301,13 @@ def _unit(column: str, present: int, now: FloatArray, days: FloatArray, seen: fl
         return None
     note = "; or ".join(cause.told(column) for cause in causes[:2])
     return _reading("unit_change", far, column, note, rows=present, high=max(causes[0].far, BEYOND * seen))
+
+
+def _reach_and_far(now: FloatArray, days: FloatArray, least: float) -> tuple[float, float]:
+    """How far days lie from one another, at least `least`, and how many times as far the window lies from them."""
+    # Each day is its own nearest, hence one more.
+    reach = max(float(nearest(days, days, kth=KTH + 1).max()), least)
+    return reach, float(nearest(now, days, kth=KTH)) / reach
 
 
 def _swings(days: FloatArray) -> float:

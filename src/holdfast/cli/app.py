@@ -23,6 +23,7 @@ COMMANDS = {
     "up": ("holdfast.cli.up:up", "Train, serve, watch and put right, until it is told to stop."),
     "train": ("holdfast.cli.train:train", "Train once and begin the release."),
     "ingest": ("holdfast.cli.ingest:ingest", "Take in what the feeds have."),
+    "buckets": ("holdfast.cli.buckets:buckets", "Count recorded answers by hour, for drift."),
     "predict": ("holdfast.cli.predict:predict", "Score a file of rows, however large."),
     "stream": ("holdfast.cli.stream:stream", "Score the messages of a topic, and send the answers to another."),
     "profile": ("holdfast.cli.profile:profile", "Say where a request's time goes, and what to change."),

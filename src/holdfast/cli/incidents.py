@@ -10,6 +10,7 @@ from holdfast.cli.opened import opened
 from holdfast.cli.output import say, say_json, say_table, when
 from holdfast.cli.person import person
 from holdfast.core.clock import SystemClock
+from holdfast.core.meaning import headline, many, parts, reason, standing
 from holdfast.core.records import Incident
 from holdfast.errors import HoldfastError
 from holdfast.lookups import find_incidents, find_one
@@ -27,7 +28,7 @@ def incidents(
     ack: Ack = False,
     as_json: AsJson = False,
 ) -> None:
-    """List open incidents, or show one with its verdicts and what was done."""
+    """List open incidents, or show one: its verdicts, when it began, what it costs, where, and what was done."""
     if ack and not id:
         raise HoldfastError("say which incident you have seen: holdfast incidents ID --ack")
     with opened(state) as here:
@@ -45,15 +46,22 @@ def incidents(
     if not found:
         say("no incidents" if every else "no open incidents; --all shows closed ones")
         return
-    rows = [(i.system, i.id, i.state, i.cause, when(i.opened_at), i.seen, i.last.why) for i in found]
-    say_table(("system", "incident", "state", "cause", "opened", "seen", "why"), rows)
+    rows = [(i.system, i.id, i.state, i.cause, when(i.opened_at), i.seen, headline(i) or standing(i)) for i in found]
+    say_table(("system", "incident", "state", "cause", "opened", "seen", "meaning"), rows)
 
 
 def _show(one: Incident) -> None:
     calibrated = "calibrated" if one.calibrated else "not calibrated"
-    say(f"{one.system} {one.id}: {one.cause}, {one.state}, seen {one.seen} times, {calibrated}")
-    say(f"opened {when(one.opened_at)}: {one.first.why}")
-    say(f"last   {when(one.last_at)}: {one.last.why}")
+    say(f"{one.system} {one.id}: {one.cause}, {one.state}, seen {many(one.seen, 'time')}, {calibrated}")
+    say(f"opened {when(one.opened_at)}: {reason(one.first)}")
+    if one.state == "closed":
+        say(f"{when(one.closed_at)} {standing(one)}")
+    else:
+        say(f"last   {when(one.last_at)}: {reason(one.last)}")
     if one.also:
         say(f"with it: {', '.join(one.also)}")
+    for name, lines in parts(one.explained) if one.explained else ():
+        for line in lines:
+            say(f"{name:13}{line}")
+            name = ""
     say_table(("when", "what", "why", "by"), [(when(m.at), m.to, m.why, m.by) for m in one.actions])

@@ -9,6 +9,7 @@ from holdfast.cli.opened import opened
 from holdfast.cli.output import say, say_json, say_table, when
 from holdfast.cli.person import person
 from holdfast.core.clock import SystemClock
+from holdfast.core.meaning import many
 from holdfast.core.specfile import read_spec
 from holdfast.flow.datasets import MOST_REASONS
 from holdfast.flow.ingestion import forget, quarantine_reasons
@@ -55,4 +56,4 @@ def ingest(
     say_table(("feed", "new files", "rows read", "kept", "quarantined", "newest"), rows)
     for name, counts in reasons.items():
         for reason, count in list(counts.items())[:MOST_REASONS]:
-            say(f"quarantine of {name}, so far: {count:,} rows: {reason}")
+            say(f"quarantine of {name}, so far: {many(count, 'row')}: {reason}")

@@ -7,9 +7,10 @@ import typer
 from holdfast.cli.arguments import STATE, AsJson, StateDirectory, SystemName
 from holdfast.cli.opened import opened
 from holdfast.cli.output import figures, headline, say, say_json, say_table, when
+from holdfast.core.meaning import many
 from holdfast.core.records import Version
 from holdfast.errors import ArtifactError, StateError
-from holdfast.lookups import ModelFound, find_all, find_model
+from holdfast.lookups import ModelFound, find_all, find_model, only_watched
 from holdfast.state import State
 
 Id = Annotated[str, typer.Argument(metavar="[VERSION]", help="One version; none lists them.")]
@@ -20,7 +21,8 @@ def models(id: Id = "", state: StateDirectory = STATE, system: SystemName = "", 
     with opened(state) as here:
         with here.catalog.read() as tx:
             if not id:
-                _list(find_all(tx, Version, system), as_json)
+                versions = find_all(tx, Version, system)
+                _list(versions, as_json, "" if versions else only_watched(here, tx, system))
                 return
             found = find_model(tx, id, system)
         signature = _signature(here, found.version)
@@ -30,12 +32,12 @@ def models(id: Id = "", state: StateDirectory = STATE, system: SystemName = "", 
             _show(found, signature)
 
 
-def _list(found: list[Version], as_json: bool) -> None:
+def _list(found: list[Version], as_json: bool, watched: str) -> None:
     if as_json:
         say_json(found)
         return
     if not found:
-        say("no versions; `holdfast train FILE` makes one")
+        say(f"no versions; {watched or '`holdfast train FILE` makes one'}")
         return
     rows = [(v.system, v.id, v.state, v.run, when(v.at), headline(v.metrics)) for v in found]
     say_table(("system", "version", "stage", "run", "registered", "on the hold-out"), rows)
@@ -66,6 +68,6 @@ def _show(found: ModelFound, signature: str) -> None:
     if snapshot:
         say()
         between = f"known {when(snapshot.since)} to {when(snapshot.until)}"
-        say(f"snapshot {snapshot.id}: {snapshot.rows:,} rows {between}, from")
+        say(f"snapshot {snapshot.id}: {many(snapshot.rows, 'row')} {between}, from")
         files = [(f.feed, f.name, f"{f.rows:,}", f.sha256[:16]) for f in snapshot.files]
         say_table(("feed", "file", "rows", "sha256"), files)

@@ -17,6 +17,7 @@ from holdfast.cli.opened import opened
 from holdfast.cli.output import say, say_json
 from holdfast.core import kinds
 from holdfast.core.clock import SystemClock, stopwatch_s
+from holdfast.core.meaning import many
 from holdfast.core.records import Version
 from holdfast.core.spec import Serve
 from holdfast.engines.manifest import MemoryManifest
@@ -113,7 +114,7 @@ def predict(
             except KeyboardInterrupt:
                 bar.stop()
                 typer.echo(
-                    f"stopped after {into.progress.rows:,} rows, which are kept in {into.folder}; "
+                    f"stopped after {many(into.progress.rows, 'row')}, kept in {into.folder}; "
                     "the same command goes on there",
                     err=True,
                 )
@@ -200,15 +201,15 @@ def _must_differ(rows: Path, out: Path, bad_rows: Path | None) -> None:
 
 
 def _tell(summary: Summary, bad_rows: Path | None) -> None:
-    say(f"{summary.scored:,} of {summary.rows:,} rows scored by version {summary.version} of '{summary.system}'")
+    say(f"{summary.scored:,} of {many(summary.rows, 'row')} scored by version {summary.version} of '{summary.system}'")
     if summary.went_on_at:
         say(f"{summary.went_on_at:,} of them by an earlier call")
     if summary.outside:
-        say(f"{summary.outside:,} rows hold a value outside what training saw")
+        say(f"{many(summary.outside, 'row')} with a value outside what training saw")
     if summary.failed:
-        say(f"{summary.failed:,} rows were given no finite number; their output is missing")
+        say(f"{many(summary.failed, 'row')} without a finite answer: there the output is missing")
     if summary.bad:
-        say(f"{summary.bad:,} rows do not fit and were set aside in {bad_rows}")
+        say(f"{many(summary.bad, 'row')} set aside as unfit in {bad_rows}")
     if summary.request_id:
         say(f"recorded as {summary.request_id}:<row>")
     say(f"{summary.out} is whole ({summary.took_s:.1f} s)")

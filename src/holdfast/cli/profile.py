@@ -13,6 +13,7 @@ from holdfast.cli.arguments import STATE, AsJson, StateDirectory
 from holdfast.cli.opened import opened
 from holdfast.cli.output import say, say_json, say_table, when
 from holdfast.core.clock import SystemClock
+from holdfast.core.meaning import many
 from holdfast.core.records import Version
 from holdfast.core.spec import SystemSpec
 from holdfast.errors import NotFound
@@ -133,8 +134,8 @@ def _live(live: Live | None) -> None:
     if live is None:
         say("Measured live: nothing, because nothing is up on this state")
         return
-    many = "1 worker" if live.workers == 1 else f"{live.workers} workers"
-    say(f"Measured live, by {many} since {when(live.since)}: elapsed time")
+    workers = many(live.workers, "worker")
+    say(f"Measured live, by {workers} since {when(live.since)}: elapsed time")
     if not live.requests:
         say("no request has come yet")
         return
@@ -145,7 +146,8 @@ def _live(live: Live | None) -> None:
         for part in live.parts
     ]  # fmt: skip
     say_table(("", "count", "mean us", "p50 us", "p99 us"), rows)
-    say(f"{live.rows:,} rows in {live.runs:,} runs: {live.rows_per_run:.1f} a run, at most {live.largest_run:,}")
+    together = f"{live.rows_per_run:.1f} a run, at most {live.largest_run:,}"
+    say(f"{many(live.rows, 'row')} in {many(live.runs, 'run')}: {together}")
     refused = ", ".join(f"{count:,} with {status}" for status, count in sorted(live.refused.items())) or "none"
     say(f"refused: {refused}; failed: {live.failed:,}")
     say(f"in an unusual form: {live.general:,} ({live.general / live.requests:.0%})")

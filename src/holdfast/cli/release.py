@@ -9,6 +9,7 @@ from holdfast.cli.arguments import STATE, AsJson, StateDirectory, SystemName
 from holdfast.cli.opened import opened
 from holdfast.cli.output import say, say_json, say_table
 from holdfast.core.clock import SystemClock
+from holdfast.core.meaning import many
 from holdfast.core.specwords import read_duration
 from holdfast.flow.planning import Outlook, ReleaseForecast, Spread
 from holdfast.lookups import only_system
@@ -37,6 +38,7 @@ def plan(
 
     Past days are replayed through the release test, so what it says holds where the days to come are like them.
     """
+    deadline = _duration(within)
     with opened(state) as here, here.catalog.read() as tx:
         found = plan_release(
             here,
@@ -44,22 +46,27 @@ def plan(
             only_system(tx, system),
             SystemClock().now(),
             margin=margin,
-            within=_duration(within),
+            within=deadline,
         )
     say_json(found) if as_json else _show(found)
 
 
 def _duration(text: str) -> timedelta | None:
-    return read_duration(text) if text else None
+    """The option's duration; None where it is not given. Raises BadParameter, which ends with exit code 2."""
+    try:
+        return read_duration(text) if text else None
+    except ValueError as error:
+        raise typer.BadParameter(f"{error}; for example --within 28d", param_hint="'--within'") from None
 
 
 def _show(found: ReleaseForecast) -> None:
     say(
         f"{found.system}: {found.loss}, margin {found.margin:g}, confidence {found.confidence:g}, within "
-        f"{found.within_days:g} days; steps take at least {found.least_days:g} days, labels {found.maturity_days:g}"
+        f"{_in_days(found.within_days)}; steps take at least {_in_days(found.least_days)}, "
+        f"labels {_in_days(found.maturity_days)}"
     )
     say(
-        f"planned by {found.based_on}, {found.rows:,} labelled rows; "
+        f"planned by {found.based_on}, {many(found.rows, 'labelled row')}; "
         f"a day's difference has a deviation of {found.sd:.2g}"
     )
     say()
@@ -69,19 +76,32 @@ def _show(found: ReleaseForecast) -> None:
     ]
     columns = (
         "a candidate that is",
-        "days to a decision: 1 in 10",
-        "half",
-        "9 in 10",
+        "1 in 10 within",
+        "half within",
+        "9 in 10 within",
         "promoted",
         "refused",
         "expires",
     )
     say_table(columns, rows)
     say()
-    say(
-        f"smallest margin that lets an equally good candidate pass within {found.within_days:g} days: "
-        + "; ".join(f"{share} of them {value}" for share, value in _margins(found.margins))
-    )
+    say(smallest_margin(found))
+
+
+def smallest_margin(found: ReleaseForecast) -> str:
+    """The smallest margin, or why within so few days no margin is decided."""
+    within = f"within {_in_days(found.within_days)}"
+    if found.within_days < found.least_days:
+        return f"cannot be decided for a candidate {within}: the steps alone take {_in_days(found.least_days)}"
+    if found.within_days < found.maturity_days + 1:
+        first = _in_days(found.maturity_days + 1)
+        return f"cannot be decided {within}: the labels of the first day are complete after {first}"
+    said = "; ".join(f"{share} of them {value}" for share, value in _margins(found.margins))
+    return f"smallest margin that lets an equally good candidate pass {within}: {said}"
+
+
+def _in_days(days: float) -> str:
+    return f"{days:.4g} day{'' if days == 1 else 's'}"
 
 
 def _outlook(outlook: Outlook) -> tuple[str, ...]:
@@ -91,7 +111,7 @@ def _outlook(outlook: Outlook) -> tuple[str, ...]:
 
 def _days(spread: Spread) -> tuple[str, ...]:
     ends = (spread.one_in_ten, spread.half, spread.nine_in_ten)
-    return tuple("over a year" if end is None else f"{end:.0f}" for end in ends)
+    return tuple("over a year" if end is None else _in_days(round(end)) for end in ends)
 
 
 def _margins(spread: Spread) -> list[tuple[str, str]]:

@@ -8,7 +8,7 @@ from holdfast.cli.arguments import STATE, AsJson, StateDirectory, SystemName
 from holdfast.cli.opened import opened
 from holdfast.cli.output import say, say_json, say_table, when
 from holdfast.core.records import Release
-from holdfast.lookups import ReleaseFound, find_all, find_release
+from holdfast.lookups import ReleaseFound, find_all, find_release, only_watched
 
 Id = Annotated[str, typer.Argument(metavar="[ID]", help="One release; none lists them.")]
 
@@ -21,11 +21,13 @@ def releases(id: Id = "", state: StateDirectory = STATE, system: SystemName = ""
             say_json(one) if as_json else _show(one)
             return
         found = find_all(tx, Release, system)
+        watched = "" if found else only_watched(here, tx, system)
     if as_json:
         say_json(found)
         return
     if not found:
-        say("no releases; the first begins when a training ends: `holdfast train FILE` or `holdfast up FILE`")
+        first = "the first begins when a training ends: `holdfast train FILE` or `holdfast up FILE`"
+        say(f"no releases; {watched or first}")
         return
     rows = [(r.system, r.id, r.state, r.version or "-", r.against or "-", when(r.at), r.cause, r.why) for r in found]
     say_table(("system", "release", "state", "version", "against", "began", "cause", "why"), rows)

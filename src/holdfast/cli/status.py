@@ -4,7 +4,8 @@ from holdfast.cli.arguments import STATE, AsJson, StateDirectory, SystemName
 from holdfast.cli.opened import opened
 from holdfast.cli.output import plot, say, say_json, say_table, when
 from holdfast.core.clock import SystemClock
-from holdfast.views import ProcessView, Status, SystemView, Views
+from holdfast.core.meaning import many, reason
+from holdfast.views import FeedView, ProcessView, Status, SystemView, Views
 
 
 def status(state: StateDirectory = STATE, system: SystemName = "", as_json: AsJson = False) -> None:
@@ -39,21 +40,28 @@ def _processes(found: Status) -> None:
         )
         for process in found.processes
     ]
-    say_table(("process", "", "last sign", "routes", "rows recorded", ""), rows)
+    say_table(("process", "", "last sign", "routes", "answers and labels recorded", ""), rows)
 
 
 def _unrecorded(process: ProcessView) -> str:
     if not process.lost and not process.shed:
         return ""
-    return f"not recorded: {process.lost:,} rows refused, {process.shed:,} shed"
+    return f"not recorded: {many(process.lost, 'row')} refused, {process.shed:,} shed"
 
 
 def _system(view: SystemView) -> None:
     live = f"version {view.live} live since {when(view.live_since)}" if view.live else "no version live"
+    if view.elsewhere:
+        known = f"version {view.live} answers elsewhere since {when(view.live_since)}"
+        live = known if view.live else "served elsewhere; no complete day of answers was told yet"
     canary = f", version {view.canary} answers {view.canary_share:.0%}" if view.canary else ""
     say(f"{view.system}: {live}{canary}")
     if not view.is_recorded:
         say("  nothing is recorded (serve.record: none)")
+    if view.reference:
+        say(f"  {view.reference}")
+    if view.unpaired:
+        say(f"  {many(view.unpaired, 'row')} of requests or responses without the other half")
     if view.working_on:
         say(f"  training: {view.working_on}")
     if view.last_failure:
@@ -68,11 +76,14 @@ def _system(view: SystemView) -> None:
         promised = f", promised at most {view.promised:.4f}" if view.promised is not None else ""
         say(f"  {view.loss} per day  {plot(losses)}  newest {losses[-1]:.4f}{promised}")
     if view.days:
-        say(f"  {sum(day.rows for day in view.days):,} rows answered on the newest {len(view.days)} days with answers")
+        answered, days = sum(day.rows for day in view.days), len(view.days)
+        on = "the one day" if days == 1 else f"the newest {days} days"
+        say(f"  {many(answered, 'row')} answered on {on} with answers")
     if not view.incidents:
         say("  no open incident")
     for incident in view.incidents:
-        say(f"  {incident.id} {incident.state} since {when(incident.opened_at)}: {incident.cause}: {incident.last.why}")
+        since = f"{incident.state} since {when(incident.opened_at)}"
+        say(f"  {incident.id} {since}: {incident.cause}: {reason(incident.last)}")
     if view.monitors:
         rows = [
             (m.name, m.grade or "not run yet", "late" if m.is_late else "", when(m.last_at), m.why)
@@ -81,6 +92,20 @@ def _system(view: SystemView) -> None:
         say_table(("  monitor", "verdict", "", "last run", "why"), [("  " + row[0], *row[1:]) for row in rows])
     freshness = {True: "stale", False: "fresh", None: ""}
     feeds = [
-        (f"  {f.name}", f"{f.rows:,}", f"{f.quarantined:,}", when(f.newest), freshness[f.is_stale]) for f in view.feeds
+        (
+            f"  {f.name}",
+            "-" if f.rows is None else f"{f.rows:,}",
+            "-" if f.over_http else f"{f.quarantined:,}",
+            when(f.newest),
+            ", ".join(filter(None, (_over_http(f, view), freshness[f.is_stale]))),
+        )
+        for f in view.feeds
     ]
     say_table(("  feed", "rows", "quarantined", "newest", ""), feeds)
+
+
+def _over_http(feed: FeedView, view: SystemView) -> str:
+    """How a feed without files is filled, and of which days its rows are; empty for one with files."""
+    if not feed.over_http:
+        return ""
+    return "over HTTP" if feed.rows is None else f"over HTTP, on {many(len(view.days), 'day')}"

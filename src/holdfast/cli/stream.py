@@ -14,6 +14,7 @@ from holdfast.cli.arguments import STATE, AsJson, StateDirectory, SystemName
 from holdfast.cli.opened import opened
 from holdfast.cli.output import say, say_json
 from holdfast.core.clock import SystemClock
+from holdfast.core.meaning import many
 from holdfast.core.spec import Serve
 from holdfast.errors import SourceError, StateError
 from holdfast.lookups import only_system
@@ -93,7 +94,8 @@ def stream(
     if as_json:
         say_json(done)
     else:
-        say(f"{done.taken:,} messages: {done.answered:,} answered, {done.again:,} answered before, {done.dead:,} not")
+        came = f"{done.answered:,} answered, {done.again:,} answered before, {done.dead:,} not"
+        say(f"{many(done.taken, 'message')}: {came}")
 
 
 class _Routes:

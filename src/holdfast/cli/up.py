@@ -49,6 +49,9 @@ def up(
 
 def _tell(started: Started) -> None:
     for system, live in started.systems.items():
+        if system in started.elsewhere:
+            say(f"{system}: served elsewhere, watched here; POST {started.url}/predictions/{system}")
+            continue
         now = f"version {live} is live" if live else "no version yet: training begins now"
         say(f"{system}: {now}; POST {started.url}/predict/{system}")
     if started.grpc:

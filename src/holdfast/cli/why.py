@@ -8,6 +8,8 @@ import typer
 from holdfast.cli.arguments import STATE, AsJson, StateDirectory, SystemName
 from holdfast.cli.opened import opened
 from holdfast.cli.output import say, say_json, say_table, when
+from holdfast.core.answerer import ELSEWHERE
+from holdfast.core.meaning import many
 from holdfast.core.protocols import Transaction
 from holdfast.errors import HoldfastError, NotFound
 from holdfast.flow import lineage
@@ -23,7 +25,7 @@ ADVICE = "`holdfast why` takes a prediction_id from an answer"
 def why(id: Id, state: StateDirectory = STATE, system: SystemName = "", as_json: AsJson = False) -> None:
     """Explain one recorded answer: version, release, run, data, what moved it, and the label if it came."""
     with opened(state) as here:
-        found = _in_any(here, system, id, lambda tx, name: lineage.why(tx, here.lake, name, id, here.model))
+        found = _in_any(here, system, id, lambda tx, name: _why(here, tx, name, id))
     say_json(found) if as_json else _explain(found)
 
 
@@ -37,6 +39,11 @@ def replay(id: Id, state: StateDirectory = STATE, system: SystemName = "", as_js
             f"{found.prediction_id} was answered {found.recorded} and is now {found.replayed}, {found.difference:.2g} "
             "apart: the code or a library that runs the model has changed since"
         )
+
+
+def _why(here: State, tx: Transaction, system: str, id: str) -> Explanation:
+    timezone = here.spec(system_file(tx, system)).data.timezone
+    return lineage.why(tx, here.lake, system, id, here.model, timezone=timezone)
 
 
 def _in_any(here: State, system: str, id: str, ask: Callable[[Transaction, str], T]) -> T:
@@ -64,16 +71,19 @@ def _explain(found: Explanation) -> None:
     known_at = f", known at {when(found.label_known_at)}" if found.label is not None else ""
     say(f"{found.prediction_id}: {found.output:.6f} for key {found.key or '-'}; label {_label(found.label)}{known_at}")
     inputs = f"inputs known {when(found.features_known_at)}, event {when(found.event_at)}"
+    if found.stage == ELSEWHERE:
+        _tell(found)
+        return
     say(f"answered {when(found.predicted_at)} with {inputs}")
     release = f" of {found.release}" if found.release else ""
     say(f"by version {found.version} of '{found.system}', {found.stage}{release}")
     say(f"from {found.run}: {found.trainer}, trained on rows until {when(found.trained_until)}")
-    files = ", ".join(f"{file.name} ({file.rows:,} rows)" for file in found.files)
+    files = ", ".join(f"{file.name} ({many(file.rows, 'row')})" for file in found.files)
     say(f"snapshot {found.snapshot} of {files}")
     if found.outside:
         say(f"{found.outside} of its inputs lie outside what training saw{_blanked(found)}")
     if found.incidents:
-        say(f"open incidents then: {', '.join(found.incidents)}")
+        say(f"incidents then, open or found later: {', '.join(found.incidents)}")
     say()
     rows = [
         (
@@ -85,6 +95,18 @@ def _explain(found: Explanation) -> None:
         for each in found.influences
     ]
     say_table(("input", "value", "without it the answer changes by", ""), rows)
+
+
+def _tell(found: Explanation) -> None:
+    """What is known of an answer that was given elsewhere, and what is not."""
+    say(f"answered {when(found.predicted_at)} elsewhere, by version {found.version}; Holdfast was told of it")
+    say("Holdfast does not have that model: it cannot say what moved the answer, nor from what data it was made")
+    if found.incidents:
+        say(f"incidents then, open or found later: {', '.join(found.incidents)}")
+    say()
+    say_table(
+        ("input", "value"), [(each.column, "-" if each.value is None else each.value) for each in found.influences]
+    )
 
 
 def _blanked(found: Explanation) -> str:

@@ -24,18 +24,31 @@ class Role(StrEnum):
     META = "meta"  # version, stage, latency, flags ...
 
 
+Counts = Callable[[Mapping[str, Any]], Mapping[str, Any] | None]
+"""Edges by column to counts by column; see `Block.counts`."""
+
+
 class Block:
     """One unit of evidence: a day in the system's time zone, its rows read on first use.
 
     `start` and `end` are aware UTC times, `end` exclusive. Blocks are kept by whoever makes windows, so
     what a check derives from one (say, counts per column) can be remembered on it and is computed once.
+    `counts` gives counts of columns on their edges without reading rows, where its maker can.
     """
 
-    def __init__(self, day: date, start: datetime, end: datetime, load: "Callable[[], pl.DataFrame]") -> None:
+    def __init__(
+        self,
+        day: date,
+        start: datetime,
+        end: datetime,
+        load: "Callable[[], pl.DataFrame]",
+        counts: Counts | None = None,
+    ) -> None:
         self.day = day
         self.start = start
         self.end = end
         self._load = load
+        self._counts = counts
         self._rows: pl.DataFrame | None = None
         self._memory: dict[Hashable, Any] = {}
 
@@ -45,10 +58,23 @@ class Block:
             self._rows = self._load()
         return self._rows
 
-    def remember(self, key: Hashable, compute: "Callable[[pl.DataFrame], T]") -> T:
-        """What `compute` makes of the rows, computed once per key. `compute` must be pure."""
+    def counts(self, edges: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """Counts by column on these edges, `holdfast.stats.histogram`, of every row that was answered.
+
+        A column is missing where only rows can tell; None where they must be read for all columns.
+        """
+        return self._counts(edges) if self._counts is not None else None
+
+    def remember(
+        self, key: Hashable, compute: "Callable[[pl.DataFrame], T]", shortcut: "Callable[[], T | None] | None" = None
+    ) -> T:
+        """What `compute` makes of the rows, computed once per key. `compute` must be pure.
+
+        `shortcut` gives the same without the rows, or None where it cannot.
+        """
         if key not in self._memory:
-            self._memory[key] = compute(self.rows())
+            found = shortcut() if shortcut is not None else None
+            self._memory[key] = compute(self.rows()) if found is None else found
         value: T = self._memory[key]
         return value
 

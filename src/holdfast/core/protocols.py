@@ -5,7 +5,7 @@ State (chosen by URL): Catalog, Lake, Blobs. Given to actions: Controls.
 Each contract is also a suite of rules in `holdfast.testing` that every kind must pass.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
@@ -77,11 +77,13 @@ class Trainer(Protocol):
         task: "Task",
         categories: Sequence[int],
         seed: int,
+        weights: "FloatArray | None" = None,
     ) -> Fitted:
         """Fit on a matrix (n, columns) of float32 with NaN for missing, and targets (n,).
 
         `categories[j]` is how many codes column j has (codes 0 .. k-1, NaN for unseen), 0 for a number.
-        `valid` may stop training early; it is never fitted on.
+        `valid` may stop training early; it is never fitted on. `weights` (n,), in (0, 1], say how much each row
+        counts; it is only given where the file asks for it, and a trainer without it cannot weight rows.
         """
 
 
@@ -264,6 +266,18 @@ class Writer(Protocol):
         """Seal the segment. An unsealed one is read all the same."""
 
 
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """Rows of a lake table that lie together and never change. No other part ever has its name."""
+
+    system: str
+    table: str
+    name: str
+    rows: int
+    low: int
+    high: int
+    """First and last time of its rows, in microseconds since 1970 UTC."""
+
+
 class Lake(Protocol):
     """What was observed: append-only tables, each with one time column and one identity column."""
 
@@ -279,6 +293,28 @@ class Lake(Protocol):
         A column that a segment does not have is null there; no rows is a frame without columns.
         Everything appended before the call is in it, whether sealed, rolled or neither.
         """
+
+    def parts(
+        self, table: str, system: str, *, since: datetime | None = None, until: datetime | None = None
+    ) -> "tuple[Sequence[Part], Callable[[], pl.DataFrame]]":
+        """The parts that may hold rows of the range, and what gives the rows of the range that are in no part yet.
+
+        Both are of one moment. Together they have every row of a scan; an identity may be in several of them, and in
+        one part more than once only at different times. A lake that never makes parts has none.
+        """
+
+    def read_part(self, part: Part, columns: Sequence[str]) -> "Iterator[pl.DataFrame]":
+        """Its rows in the order of time, in frames of bounded size, with those of the columns that it has.
+
+        Raises NotFound, when it is read, for a part that others have taken the place of.
+        """
+
+    def keep(self, part: Part, name: str, data: bytes) -> None:
+        """Keep what was made of a part with it, until it is gone; what had that name is replaced. No promise that a
+        power cut leaves it whole. Nothing happens where the part is gone."""
+
+    def kept(self, part: Part, name: str) -> bytes | None:
+        """What was kept with a part under a name; None where nothing is."""
 
     def roll(self) -> int:
         """Turn sealed segments into Parquet and forget them; returns how many. Readers never miss or double a row."""
@@ -302,7 +338,9 @@ LABELS = LakeTable("labels", "label_known_at", "label_id")
 READINGS = LakeTable("readings", "at", "reading_id")
 FEEDS = LakeTable("feeds", "known_at", "row_id")
 QUARANTINE = LakeTable("quarantine", "ingested_at", "row_id")
-TABLES: Mapping[str, LakeTable] = {t.name: t for t in (PREDICTIONS, LABELS, READINGS, FEEDS, QUARANTINE)}
+ARRIVALS = LakeTable("arrivals", "arrived_at", "arrival_id", "first")
+"""What came over HTTP about answers that were given elsewhere: whole ones, and requests and responses apart."""
+TABLES: Mapping[str, LakeTable] = {t.name: t for t in (PREDICTIONS, LABELS, READINGS, FEEDS, QUARANTINE, ARRIVALS)}
 """Tables by name. ``feeds/<feed>`` and ``quarantine/<feed>`` are tables of their own, ruled by their first word."""
 
 

@@ -1,12 +1,13 @@
 """What the catalog keeps: one frozen record per decision. Every key begins with the system's name."""
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, ClassVar, Literal
 
 import msgspec
 
-from holdfast.core.evidence import Verdict
+from holdfast.core.evidence import Reading, Verdict
+from holdfast.core.spans import Choice
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,7 +105,11 @@ class Run(Record, frozen=True, kw_only=True):
     holdout: tuple[datetime, datetime] | None = None
     holdout_rows: str = ""
     """Blob key of the scored hold-out rows: inputs, label and the outputs of candidate, linear and trivial model."""
+    validated_rows: str = ""
+    """Blob key of the rows that the validation folds scored: key, event_at, label and answer. Empty in runs of 0.1."""
     trained_until: datetime | None = None
+    window: Choice | None = None
+    """How much of the history was fitted, and why."""
     message: str = ""
 
 
@@ -143,7 +148,7 @@ OPEN_STATES: tuple[ReleaseState, ...] = ("candidate", "gated", "shadow", "canary
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
-    """The folded paired evidence of a release: candidate against live, block by block, mature labels only."""
+    """The folded evidence of a release: candidate against live, block by block, mature labels only."""
 
     blocks: int = 0
     rows: int = 0
@@ -152,9 +157,20 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """End of the newest block folded in."""
     mean: float = 0.0
     """Mean over blocks of (candidate's loss - live's loss); negative is better."""
-    log_wealth_not_worse: tuple[float, ...] = ()
-    log_wealth_worse: tuple[float, ...] = ()
-    """Log wealth per bet: against 'worse by the margin', and against 'no worse'."""
+    lowest: float = 0.0
+    highest: float = 0.0
+    """The widest bounds of a day's difference so far: each day is bet on within these, so that none counts for more."""
+    not_worse: tuple[float, ...] = msgspec.field(default=(), name="log_wealth_not_worse")
+    worse: tuple[float, ...] = msgspec.field(default=(), name="log_wealth_worse")
+    """States of the test against 'worse by the margin', and against 'no worse'; stored under their names of 0.1, when
+    they were log wealths only, so that a release under way then goes on."""
+    goal: tuple[float, ...] = ()
+    """Of a release that its goal decides: the difference of the arms, folded."""
+    split: tuple[float, ...] = ()
+    """And how units came to the arms in the step under way."""
+    split_step: int = -1
+    split_through: date | None = None
+    """Which step that is, and the newest day that was counted; None before the first."""
 
 
 class Release(Record, frozen=True, kw_only=True):
@@ -170,6 +186,9 @@ class Release(Record, frozen=True, kw_only=True):
     at: datetime
     step: int = 0
     step_since: datetime | None = None
+    share: float = 0.0
+    """Of the units, what the canary under way answers, as the file said when the step was taken; 0 in other steps, and
+    in records of 0.1, whose share is the one of the file."""
     evidence: tuple[Verdict, ...] = ()
     comparison: Comparison = Comparison()
     why: str = ""
@@ -192,6 +211,63 @@ class Route(Record, frozen=True, kw_only=True):
     at: datetime | None = None
 
 
+class ColumnCost(msgspec.Struct, frozen=True, kw_only=True):
+    """What the shift of one column is estimated to cost, in units of the loss."""
+
+    column: str
+    cost: float
+    """Estimated rise of the mean loss."""
+    low: float | None = None
+    high: float | None = None
+    """Interval at 95 %; None where one day alone is known."""
+    usual: float | None = None
+    """The same on the days before, when nothing was wrong."""
+
+
+class Happening(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that was changed: a deploy, a rollback, a file that was taken in."""
+
+    at: datetime
+    what: str
+
+
+class Explanation(msgspec.Struct, frozen=True, kw_only=True):
+    """What an incident means. Each part may be absent; `note` then says why."""
+
+    at: datetime
+    """When this was found out."""
+    about: tuple[str, ...] = ()
+    """The subjects that were known to have gone bad by then."""
+    column: str = ""
+    """The column whose shift costs most; empty where none stands out."""
+    began: date | None = None
+    """First day that was different."""
+    began_low: date | None = None
+    began_high: date | None = None
+    """Interval of `began` at 95 %, both days in it."""
+    dated_by: str = ""
+    """The daily number whose step says when it began."""
+    slices: tuple[Reading, ...] = ()
+    """The segments of the rows that got worse most, beyond the rest of the same days; corrected for the search."""
+    loss: str = ""
+    """Name of the loss that `cost` and `ranking` are in."""
+    cost: float | None = None
+    """How much higher the mean loss is because of it, per row."""
+    cost_low: float | None = None
+    cost_high: float | None = None
+    """Interval of `cost` at 95 %; None where one day alone is known."""
+    basis: Literal["", "labels", "estimate"] = ""
+    """Whether `cost` was measured on labels that have come, or estimated without."""
+    ranking: tuple[ColumnCost, ...] = ()
+    """The columns that moved, costliest first."""
+    changes: tuple[Happening, ...] = ()
+    """What changed near the time at which it began, oldest first."""
+    note: str = ""
+    """What could not be said, and why."""
+    is_final: bool = True
+    """False while days or labels that are still to come can say more."""
+
+
 class Incident(Record, frozen=True, kw_only=True):
     """One cause, from open to closed, with its verdicts."""
 
@@ -210,8 +286,10 @@ class Incident(Record, frozen=True, kw_only=True):
     first: Verdict
     last: Verdict
     also: tuple[str, ...] = ()
-    """Other subjects that went bad with it."""
+    """Other subjects that went bad with it; the costliest first, where that is known."""
     actions: tuple[Move, ...] = ()
+    explained: Explanation | None = None
+    """What it means: when it began, where, what it costs, what changed then."""
 
 
 class Job(Record, frozen=True, kw_only=True):

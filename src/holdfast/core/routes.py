@@ -10,6 +10,7 @@ from typing import Literal
 
 import msgspec
 
+from holdfast.core.signature import Signature
 from holdfast.core.spec import Serve
 from holdfast.errors import StateError
 
@@ -38,6 +39,16 @@ class RoutedVersion(msgspec.Struct, frozen=True, kw_only=True):
     """Path of the signature bundle that it is verified with at every load."""
 
 
+class ServedElsewhere(msgspec.Struct, frozen=True, kw_only=True):
+    """What the answers of a model that is served elsewhere look like when they are handed in."""
+
+    signature: Signature
+    score: str
+    """Name of the output of a payload that holds the answer."""
+    version: str = ""
+    """Attribute of a CloudEvent that names the version; empty: what the payload calls the version of its model."""
+
+
 class RoutedSystem(msgspec.Struct, frozen=True, kw_only=True):
     """How the requests of one system are answered."""
 
@@ -55,6 +66,8 @@ class RoutedSystem(msgspec.Struct, frozen=True, kw_only=True):
     """Column whose values stick to one version in a split; empty means the key."""
     release: str = ""
     """Release that put the version or the split in place."""
+    elsewhere: ServedElsewhere | None = None
+    """Where the model is served elsewhere: nothing is answered here, but answers are taken in."""
 
 
 class Routes(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,13 +1,14 @@
 """The system file as types. Reading it, with line numbers and near misses, is `core/specfile.py`."""
 
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Annotated, Any, Literal
 
 import msgspec
 
 from holdfast.core.evidence import Limit
 from holdfast.core.signature import Column
+from holdfast.core.spans import ALL, Span
 
 Rate = Annotated[float, "events per 30 days"]
 """A number per 30 days; the file writes ``1 per month``, ``0.5 per week`` or ``3 per year``."""
@@ -22,8 +23,12 @@ class Section(
 class Feed(Section, frozen=True, kw_only=True):
     """A stream of rows and how it joins the rows that are predicted, as of the time each was known."""
 
-    from_: str
-    """Path or glob of CSV, Parquet or JSON-lines files (``.gz`` and ``.zst`` too), relative to the system file."""
+    from_: str = ""
+    """Path or glob of CSV, Parquet or JSON-lines files (``.gz`` and ``.zst`` too), relative to the system file. May be
+    left out only with `predictions`, for answers and labels that come over HTTP."""
+    query: str = ""
+    """SQL whose rows are read, as far as `known_at` has come; `from` is then a database: an SQLAlchemy URL, or
+    ``$NAME`` for the environment variable that holds it."""
     event_at: str | None = None
     """Column that says when what a row tells happened; it places a predicted row in a day."""
     known_at: str | None = None
@@ -109,12 +114,46 @@ class Model(Section, frozen=True, kw_only=True):
     """What fits it: a kind of trainer."""
     params: Mapping[str, Any] = {}
     """Options of the trainer."""
-    window: timedelta | None = None
-    """How much of the newest history is fitted on; not given: all of it."""
+    window: Span = ALL
+    """How much of the history is fitted on: ``all``, the newest ``90d``, all of it weighted by age, ``half-life 90d``,
+    or ``auto``, which chooses among these at each training."""
     validate: Validate = Validate()
     """How it is validated."""
     seed: int = 7
     """Seed of everything random in training; 0 or more."""
+
+
+class Stretch(Section, frozen=True, kw_only=True):
+    """The answers that are the reference: either the first of each version, or those of stated days."""
+
+    first: timedelta | None = None
+    """How many days from its first answer on each version is its own reference; a new version begins its own."""
+    from_: date | None = None
+    """First day of a reference for every version."""
+    until: date | None = None
+    """Its last day."""
+
+
+class Predictions(Section, frozen=True, kw_only=True):
+    """Answers of a model that is served elsewhere; it stands in the place of `model`, `gates` and `release`.
+
+    The rows of the feed `data.rows` are the answers: its `key` identifies one, its `event_at` says when it was given.
+    """
+
+    task: str
+    """What is answered: a kind of task."""
+    score: str = ""
+    """Column of the log, and output of a payload, that holds the answer; not given: the name of the task's output."""
+    version: str = ""
+    """Column of the log, and attribute of a CloudEvent, that names the version; not given: all are of one."""
+    reference: Stretch
+    """Which answers are the reference: what was promised."""
+    complete_after: timedelta = timedelta(hours=1)
+    """How long after a day's end its answers count as complete; what comes later is taken in all the same."""
+
+
+NO_MODEL = Model(task="")
+"""Stands where a file has `predictions` and no `model`."""
 
 
 class Gate(Section, frozen=True, kw_only=True):
@@ -158,12 +197,17 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Decide(Section, frozen=True, kw_only=True):
-    """How a release is decided: paired, per block, on mature labels."""
+    """How a release is decided, per block, on mature labels: by a loss in pairs, or by a goal on split traffic."""
 
     loss: str
-    """A bounded loss of the task, in which both versions are compared."""
+    """A bounded loss of the task, in which both versions are compared on the same rows."""
     margin: float
-    """How much worse than live, in mean loss, is still accepted; greater than 0."""
+    """How much worse than live, in mean loss (or in the mean label, with `goal`), is still accepted; greater than 0."""
+    goal: Literal["label"] | None = None
+    """``label`` where answers influence outcomes: the mean label of those whom a canary answers decides, against that
+    of those whom the live version does."""
+    prefer: Literal["lower", "higher"] | None = None
+    """Which mean label is better; only with `goal`."""
     confidence: float = 0.95
     """How sure a decision must be, at any time it is looked at; between 0.5 and 1."""
     within: timedelta = timedelta(days=28)
@@ -177,6 +221,10 @@ class ReleasePlan(Section, frozen=True, kw_only=True):
     """``shadow 2d``, ``canary 10% 3d`` and ``live``, in that order; the last is ``live``."""
     decide: Decide
     """How it is decided."""
+
+
+NO_RELEASE = ReleasePlan(steps=(), decide=Decide(loss="", margin=0.0))
+"""Stands where a file has `predictions` and no `release`."""
 
 
 class Response(Section, frozen=True, kw_only=True):
@@ -210,6 +258,10 @@ class Serve(Section, frozen=True, kw_only=True):
     """Most requests waiting; beyond it the answer is 429."""
 
 
+MODELLED = ("model", "gates", "release")
+"""Sections of a system whose model is made here, in whose place `predictions` stands."""
+
+
 class SystemSpec(Section, frozen=True, kw_only=True):
     """One system: what it is and what must hold."""
 
@@ -219,12 +271,14 @@ class SystemSpec(Section, frozen=True, kw_only=True):
     """One sentence for people."""
     data: Data
     """What comes in."""
-    model: Model
-    """What is trained."""
-    gates: tuple[Gate, ...]
-    """Checks that a candidate must pass; at least one."""
-    release: ReleasePlan
-    """How a version goes live."""
+    model: Model = NO_MODEL
+    """What is trained; required, unless `predictions` stands in its place."""
+    gates: tuple[Gate, ...] = ()
+    """Checks that a candidate must pass, at least one; required, unless `predictions` stands in their place."""
+    release: ReleasePlan = NO_RELEASE
+    """How a version goes live; required, unless `predictions` stands in its place."""
+    predictions: Predictions | None = None
+    """Instead of `model`, `gates` and `release`, where the model is served elsewhere and only watched here."""
     monitors: tuple[Monitor, ...] = ()
     """Checks on a schedule."""
     false_alarms: Rate = 1.0
@@ -233,3 +287,8 @@ class SystemSpec(Section, frozen=True, kw_only=True):
     """What is done when an incident opens, or on a schedule."""
     serve: Serve = Serve()
     """How predictions are served and recorded."""
+
+    @property
+    def task(self) -> str:
+        """What is answered, here or elsewhere: a kind of task."""
+        return self.model.task if self.predictions is None else self.predictions.task

@@ -8,12 +8,13 @@ import msgspec
 
 from holdfast.core import kinds
 from holdfast.core.signature import Column
-from holdfast.core.spec import Gate, Model, Monitor, Response, Step, SystemSpec
+from holdfast.core.spans import Span
+from holdfast.core.spec import MODELLED, Gate, Model, Monitor, Response, Step, SystemSpec
 from holdfast.core.speccolumns import write_column
-from holdfast.core.specwords import fill_names, made_name, write_duration, write_rate, write_step
+from holdfast.core.specwords import fill_names, made_name, write_duration, write_rate, write_span, write_step
 from holdfast.core.specyaml import join, scalar
 
-_BLOCKS = ("data", "data.feeds", "data.columns", "model", "release")
+_BLOCKS = ("data", "data.feeds", "data.columns", "model", "release", "predictions")
 _LISTS = ("gates", "monitors", "responses")
 _ALWAYS = ("data.timezone", "model.trainer", "model.seed", "false_alarms")
 """Settings that are written even where they equal the default, because a reader looks for them."""
@@ -39,7 +40,7 @@ def document(spec: SystemSpec, *, defaults: bool = False) -> dict[str, Any]:
 
     With `defaults`, every setting is there, those of trainers, checks and actions too.
     """
-    return _Document(defaults).section(spec, "")
+    return _Document(defaults).section(spec, "", skip=("predictions",) if spec.predictions is None else MODELLED)
 
 
 def settings(spec: SystemSpec) -> Iterator[tuple[str, str]]:
@@ -98,6 +99,9 @@ class _Document:
     def step(self, step: Step, path: str) -> str:
         return write_step(step)
 
+    def span(self, span: Span, path: str) -> str:
+        return write_span(span)
+
     def column(self, column: Column, path: str) -> Any:
         return write_column(column)
 
@@ -127,6 +131,7 @@ class _Document:
 
     _WRITERS: Mapping[type, Callable[["_Document", Any, str], Any]] = {
         Step: step,
+        Span: span,
         Column: column,
         Model: model,
         Gate: checked,

@@ -15,11 +15,12 @@ from msgspec import UNSET
 from holdfast.core import kinds
 from holdfast.core.evidence import Limit
 from holdfast.core.signature import Column
-from holdfast.core.spec import Gate, Model, Monitor, Rate, Response, Step, SystemSpec
+from holdfast.core.spans import Span
+from holdfast.core.spec import MODELLED, Gate, Model, Monitor, Predictions, Rate, Response, Step, SystemSpec
 from holdfast.core.speccolumns import read_column
 from holdfast.core.specreader import Reader, seen
 from holdfast.core.specrules import RULES
-from holdfast.core.specwords import fill_names, read_duration, read_rate, read_step
+from holdfast.core.specwords import fill_names, read_duration, read_rate, read_span, read_step
 from holdfast.core.specyaml import Item, compose, join
 from holdfast.errors import Problem, SpecError, UnknownKind
 
@@ -90,6 +91,16 @@ def _top(reader: Reader, item: Item) -> Any:
     return reader.read(item, SystemSpec)
 
 
+def _system(reader: Reader, item: Item) -> Any:
+    """The whole file: with a model of its own, its gates and its release, or with `predictions` instead of them."""
+    entries = reader.entries(item)
+    if entries is UNSET:
+        return UNSET
+    required = () if "predictions" in entries else MODELLED
+    values = reader.fields(item, entries, SystemSpec, required=required)
+    return reader.build(item, SystemSpec, values)
+
+
 def _columns(reader: Reader, item: Item) -> Any:
     entries = reader.entries(item)
     if entries is UNSET:
@@ -153,6 +164,14 @@ def _model(reader: Reader, item: Item) -> Any:
     return reader.build(item, Model, values)
 
 
+def _predictions(reader: Reader, item: Item) -> Any:
+    entries = reader.entries(item)
+    if entries is UNSET:
+        return UNSET
+    _kind(reader, entries, "task", "tasks")
+    return reader.section(item, Predictions)
+
+
 def _checked(reader: Reader, item: Item, wanted: type[Gate] | type[Monitor]) -> Any:
     """A gate or monitor: its own keys, the limit's keys, and the options of its check."""
     own = _keys(wanted) - {"options", "limit"}
@@ -189,11 +208,14 @@ def _named(reader: Reader, item: Item, wanted: Any) -> Any:
 
 
 _WORDS: Mapping[Any, Callable[[Reader, Item], Any]] = {
+    SystemSpec: _system,
     timedelta: lambda reader, item: reader.word(item, read_duration),
     Rate: lambda reader, item: reader.word(item, read_rate),
     Step: lambda reader, item: reader.word(item, read_step),
+    Span: lambda reader, item: reader.word(item, read_span),
     Mapping[str, Column]: _columns,
     Model: _model,
+    Predictions: _predictions,
     Gate: lambda reader, item: _checked(reader, item, Gate),
     Monitor: lambda reader, item: _checked(reader, item, Monitor),
     Response: _response,

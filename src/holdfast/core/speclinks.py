@@ -6,6 +6,7 @@ from typing import Any
 
 from holdfast.core import kinds
 from holdfast.core.spec import Gate, Monitor, SystemSpec
+from holdfast.core.specelsewhere import check_elsewhere
 from holdfast.errors import HoldfastError, did_you_mean
 
 Broken = Iterator[tuple[str, str]]
@@ -29,7 +30,7 @@ def check_system(spec: SystemSpec) -> Broken:
     """Names are usable and unique, something gates, and every promise can be measured."""
     if not NAME.fullmatch(spec.system):
         yield "system", f"the name of a system is 1 to 64 letters, digits, '-' and '_', got '{spec.system}'"
-    if not spec.gates:
+    if not spec.gates and spec.predictions is None:
         yield "gates", "no gates: a candidate that nothing checks is never released; state at least one"
     if not 0 < spec.false_alarms < float("inf"):
         yield "false_alarms", f"must be more than 0, got {spec.false_alarms:g}"
@@ -40,6 +41,16 @@ def check_system(spec: SystemSpec) -> Broken:
     yield from _responses(spec)
     yield from _task_words(spec)
     yield from _unwatched(spec)
+    yield from _sources(spec)
+    yield from check_elsewhere(spec)
+
+
+def _sources(spec: SystemSpec) -> Broken:
+    """Rows come from files; only answers and labels of a model that is served elsewhere may come over HTTP alone."""
+    posted = () if spec.predictions is None else (spec.data.rows, spec.data.label.feed)
+    for name, feed in spec.data.feeds.items():
+        if not feed.from_ and name not in posted:
+            yield f"data.feeds.{name}", "'from' is required and not there"
 
 
 def _unwatched(spec: SystemSpec) -> Broken:
@@ -56,7 +67,7 @@ def _unwatched(spec: SystemSpec) -> Broken:
 
 
 def _reserved(spec: SystemSpec) -> Broken:
-    taken = RESERVED | {getattr(_loaded("tasks", spec.model.task), "output", "")}
+    taken = RESERVED | {getattr(_loaded("tasks", spec.task), "output", "")}
     for name in spec.data.columns:
         if name in taken:
             yield f"data.columns.{name}", f"'{name}' is a name that Holdfast uses itself; rename the column in its feed"
@@ -78,15 +89,17 @@ def _responses(spec: SystemSpec) -> Broken:
 
 def _task_words(spec: SystemSpec) -> Broken:
     """Losses and metrics are those of the task."""
-    task = _loaded("tasks", spec.model.task)
+    task = _loaded("tasks", spec.task)
     if task is None:
         return  # the task itself is wrong, which is said where it is named
+    yield from _metrics(task(), "monitors", spec.monitors)
+    if spec.predictions is not None:
+        return
     losses = tuple(getattr(task, "losses", ()))
     loss = spec.release.decide.loss
     if loss not in losses:
         yield "release.decide.loss", f"{spec.model.task} has no loss '{loss}'{did_you_mean(loss, losses)}"
     yield from _metrics(task(), "gates", spec.gates)
-    yield from _metrics(task(), "monitors", spec.monitors)
 
 
 def _metrics(task: Any, section: str, entries: Iterable[Gate | Monitor]) -> Broken:

@@ -63,8 +63,16 @@ class Reader:
             return self.wrong(item, f"expected a mapping, got {seen(item)}")
         return item.value
 
-    def fields(self, item: Item, entries: Mapping[str, Item], wanted: type, beside: Iterable[str] = ()) -> Any:
-        """Values by field name of what is given in `entries`; `beside` are keys that are read elsewhere."""
+    def fields(
+        self,
+        item: Item,
+        entries: Mapping[str, Item],
+        wanted: type,
+        beside: Iterable[str] = (),
+        required: Iterable[str] = (),
+    ) -> Any:
+        """Values by field name of what is given in `entries`; `beside` are keys that are read elsewhere, `required`
+        those that must be there though the type has a default for them."""
         fields = {field.encode_name: field for field in msgspec.structs.fields(wanted)}
         meant = set()
         values: dict[str, Any] = {}
@@ -77,7 +85,7 @@ class Reader:
             self.wrong(entry, f"unknown key{did_you_mean(key, known)}")
             values[key] = UNSET
         for key, field in fields.items():
-            if field.required and key not in entries and key not in meant:
+            if (field.required or key in required) and key not in entries and key not in meant:
                 values[key] = self.wrong(item, f"'{key}' is required and not there")
         return UNSET if any(value is UNSET for value in values.values()) or meant else values
 

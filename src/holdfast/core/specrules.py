@@ -3,6 +3,7 @@
 A rule takes one section and yields ``(path within the section, message)`` for each thing wrong.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from difflib import get_close_matches
@@ -22,9 +23,11 @@ from holdfast.core.spec import (
     Label,
     Model,
     Monitor,
+    Predictions,
     ReleasePlan,
     Response,
     Serve,
+    Stretch,
     SystemSpec,
     Validate,
 )
@@ -35,8 +38,27 @@ from holdfast.errors import did_you_mean
 _NOTHING = timedelta(0)
 
 
+_PASSWORD = re.compile(
+    r"^[^:/@]*:(?!//)[^@]+@"  # user:password@host, without what goes before it
+    r"|//[^:/@]*:[^@]+@"
+    r"|(?:[?&;]|%3b)(?:password|passwd|pwd|sslpassword)(?:=|%3d).",
+    re.IGNORECASE,
+)
+
+
+def _holds_password(url: str) -> bool:
+    """Whether a database URL has a password in it. That of SQLite is a path."""
+    return not url.startswith("sqlite") and _PASSWORD.search(url) is not None
+
+
 def check_feed(feed: Feed) -> Broken:
     """Every join setting has what it needs to take effect."""
+    if feed.query and not feed.known_at:
+        yield "query", "needs 'known_at', the column that says which rows are new"
+    if feed.query and not feed.from_:
+        yield "query", "needs 'from', the database that is asked, such as postgresql+psycopg://... or $NAME"
+    if feed.query and _holds_password(feed.from_):
+        yield "from", "holds a password, which would be shown and stored; put it into an environment variable: $NAME"
     if feed.aggregate:
         for setting in ("last", "by", "known_at"):
             if not getattr(feed, setting):
@@ -136,9 +158,29 @@ def check_validate(validate: Validate) -> Broken:
 
 
 def check_model(model: Model) -> Broken:
-    yield from _positive(model, "window")
+    for length in (model.window.recent, model.window.half_life):
+        if length is not None and length <= _NOTHING:
+            yield "window", "must be longer than 0s"
     if model.seed < 0:
         yield "seed", f"must be 0 or more, got {model.seed}"
+
+
+def check_stretch(stretch: Stretch) -> Broken:
+    if (stretch.first is None) == (stretch.from_ is None and stretch.until is None):
+        yield "", "says which answers were promised: either 'first: 60d', or 'from' and 'until' as days"
+        return
+    yield from _positive(stretch, "first")
+    if stretch.first is not None and stretch.first % timedelta(days=1):
+        yield "first", "is counted in whole days, for example 60d"
+    if stretch.first is None and (stretch.from_ is None or stretch.until is None):
+        yield "until" if stretch.until is None else "from", "'from' and 'until' go together"
+    if stretch.from_ is not None and stretch.until is not None and stretch.until < stretch.from_:
+        yield "until", f"the stretch ends ({stretch.until}) before it begins ({stretch.from_})"
+
+
+def check_predictions(predictions: Predictions) -> Broken:
+    if predictions.complete_after < _NOTHING:
+        yield "complete_after", "must not be negative"
 
 
 def check_limit(limit: Limit) -> Broken:
@@ -178,6 +220,10 @@ def check_decide(decide: Decide) -> Broken:
     if not 0.5 < decide.confidence < 1:
         yield "confidence", f"must be between 0.5 and 1, got {decide.confidence:g}"
     yield from _positive(decide, "within")
+    if decide.goal is not None and decide.prefer is None:
+        yield "prefer", "say which mean label is better: lower or higher"
+    if decide.goal is None and decide.prefer is not None:
+        yield "prefer", "has no effect without 'goal: label'"
 
 
 def check_release(plan: ReleasePlan) -> Broken:
@@ -190,6 +236,8 @@ def check_release(plan: ReleasePlan) -> Broken:
     for at, (before, after) in enumerate(pairwise(ranks), start=1):
         if after <= before:
             yield f"steps[{at}]", "steps go from shadow to canary to live, each canary with a larger share"
+    if plan.decide.goal is not None and stages and "canary" not in stages:
+        yield "steps", "a goal is decided by those whom a canary answers: add one, for example 'canary 50% 7d'"
     least = sum((step.least for step in plan.steps), _NOTHING)
     if least > plan.decide.within:
         longest = write_duration(plan.decide.within)
@@ -249,5 +297,7 @@ RULES: Mapping[type, Callable[[Any], Broken]] = {
     ReleasePlan: check_release,
     Response: check_response,
     Serve: check_serve,
+    Stretch: check_stretch,
+    Predictions: check_predictions,
     SystemSpec: check_system,
 }

@@ -5,7 +5,7 @@ import inspect
 import textwrap
 import types
 from collections.abc import Callable, Iterable, Mapping
-from datetime import timedelta
+from datetime import date, timedelta
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -14,7 +14,8 @@ import msgspec
 from holdfast.core import kinds
 from holdfast.core.evidence import Limit
 from holdfast.core.signature import Column
-from holdfast.core.spec import Gate, Model, Monitor, Rate, Response, Step, SystemSpec
+from holdfast.core.spans import Span
+from holdfast.core.spec import MODELLED, Gate, Model, Monitor, Predictions, Rate, Response, Step, SystemSpec
 from holdfast.core.speccolumns import OUTSIDES, TYPES
 
 Schema = dict[str, Any]
@@ -24,8 +25,14 @@ _ENDS = {"type": "array", "items": {"type": ["number", "null"]}, "minItems": 2, 
 _ANY = {"const": "any"}
 _WORDS: Mapping[Any, Schema] = {
     timedelta: {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?\s*[wdhms]$", "examples": ["90s", "2h", "7d"]},
+    date: {"type": "string", "format": "date", "examples": ["2026-01-01"]},
     Rate: {"type": "string", "pattern": r"^\S+ per (week|month|year)$", "examples": ["1 per month"]},
     Step: {"type": "string", "pattern": r"^(shadow( \S+)?|canary [0-9.]+%( \S+)?|live)$"},
+    Span: {
+        "type": "string",
+        "pattern": r"^(all|auto|(half-life )?[0-9]+(\.[0-9]+)?\s*[wdhms])$",
+        "examples": ["all", "90d", "half-life 90d", "auto"],
+    },
     Column: {
         "anyOf": [
             {"enum": list(TYPES)},
@@ -53,6 +60,7 @@ def file_schema() -> Schema:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Holdfast system file",
         **_schema(SystemSpec),
+        "oneOf": [{"required": list(MODELLED)}, {"required": ["predictions"]}],
     }
 
 
@@ -138,9 +146,16 @@ def _model(section: type) -> Schema:
     return schema
 
 
+def _predictions(section: type) -> Schema:
+    schema = _section(section)
+    schema["properties"]["task"] = {"enum": sorted(kinds.registered("tasks"))}
+    return schema
+
+
 _SECTIONS: Mapping[type, Callable[[type], Schema]] = {
     Gate: _open("check", "checks", [Limit]),
     Monitor: _open("check", "checks", [Limit]),
     Response: _open("do", "actions"),
     Model: _model,
+    Predictions: _predictions,
 }

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import msgspec
 
+from holdfast.core.spans import ALL, AUTO, Span
 from holdfast.core.spec import Gate, Monitor, Step
 from holdfast.errors import did_you_mean
 
@@ -23,6 +24,7 @@ _WORD = re.compile(r"[A-Za-z0-9_-]{1,40}")
 _SHARE = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,30})?)%")
 Checked = TypeVar("Checked", Gate, Monitor)
 STAGES = ("shadow", "canary", "live")
+_HALF_LIFE = "half-life"
 
 
 def read_duration(text: str) -> timedelta:
@@ -80,6 +82,36 @@ def write_rate(per_30_days: float) -> str:
     ('1 per month', '0.25 per month')
     """
     return f"{short(per_30_days)} per month"
+
+
+def read_span(text: str) -> Span:
+    """``all``, ``auto``, ``90d`` or ``half-life 90d`` as what is fitted.
+
+    >>> read_span("half-life 4w").half_life
+    datetime.timedelta(days=28)
+    """
+    words = text.split()
+    if words in (["all"], ["auto"]):
+        return ALL if words == ["all"] else AUTO
+    if len(words) == 2 and words[0] == _HALF_LIFE:
+        return Span(half_life=read_duration(words[1]))
+    if not words or not words[0][:1].isdigit():
+        near = did_you_mean(words[0], ("all", "auto", _HALF_LIFE)) if words else ""
+        raise ValueError(f"expected all, auto, a duration such as 90d, or half-life 90d, got '{text}'{near}")
+    return Span(recent=read_duration(text))
+
+
+def write_span(span: Span) -> str:
+    """What is fitted, as the file writes it.
+
+    >>> write_span(Span(half_life=timedelta(days=90))), write_span(ALL)
+    ('half-life 90d', 'all')
+    """
+    if span.auto:
+        return "auto"
+    if span.half_life is not None:
+        return f"{_HALF_LIFE} {write_duration(span.half_life)}"
+    return "all" if span.recent is None else write_duration(span.recent)
 
 
 def read_step(text: str) -> Step:

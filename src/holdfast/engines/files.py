@@ -3,10 +3,12 @@
 <directory>/<system>/<table...>/<node>.<process>.<random>.seg.open    being written, or left by a dead writer
                                 <node>.<process>.<random>.seg         sealed
                                 day=2013-04-01/<random>.parquet       rolled; listed in the manifest
+                                day=2013-04-01/<random>.<name>        kept with it
 """
 
 import os
-from collections.abc import Mapping, Sequence
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -14,10 +16,10 @@ from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING, Any
 
 from holdfast.core.clock import Clock, SystemClock
-from holdfast.core.protocols import EMPTY, Columns, Field, Writer
+from holdfast.core.protocols import EMPTY, Columns, Field, Part, Writer
 from holdfast.core.times import microseconds
-from holdfast.engines.manifest import LakeFile, Manifest
-from holdfast.engines.rolling import place_of, roll, tables_in
+from holdfast.engines.manifest import Contents, LakeFile, Manifest
+from holdfast.engines.rolling import UNFINISHED, beside, place_of, roll, tables_in
 from holdfast.engines.segments import (
     MOST_WAITING_BYTES,
     OPEN,
@@ -29,7 +31,7 @@ from holdfast.engines.segments import (
     sync_directory,
 )
 from holdfast.engines.tables import WRITTEN, LakeStats, checked_schema, cut, merged, rules_of
-from holdfast.errors import CorruptSegment, StateError
+from holdfast.errors import CorruptSegment, NotFound, StateError
 
 if TYPE_CHECKING:
     import polars as pl
@@ -42,6 +44,8 @@ SEGMENT_S = 300
 """A segment of this age, in seconds, is sealed at the next append."""
 FLUSH_S = 1.0
 """How long rows may wait in memory where the lake is opened with `record="memory"`."""
+READ_ROWS = 2**18
+"""Rows of a part that are read at once: what a group of rows of a Parquet file holds."""
 _RETRY_S = 0.1
 """How long after rows could not be written from memory that is tried again."""
 _ATTEMPTS = 50
@@ -65,6 +69,7 @@ class FileLake:
         self._ticking = Lock()
         self._writers: set[_FileWriter] = set()
         self._readers: dict[tuple[str, str], dict[str, SegmentReader]] = {}
+        self._contents: dict[tuple[str, str], Contents] = {}
         self._reading = Lock()
         self._rows_of_closed = 0
         self._rolled = 0
@@ -88,26 +93,93 @@ class FileLake:
         self, table: str, system: str, *, since: datetime | None = None, until: datetime | None = None
     ) -> "pl.DataFrame":
         """Rows with since <= time < until, ordered by time and then by writing. Raises CorruptSegment."""
+        rules, low, high = rules_of(table), _bound(since), _bound(until)
+        _, frames = self._seen(table, system, low, high, lambda file: self._from_file(file, rules.time, low, high))
+        return _without_writing(merged(rules, frames))
+
+    def parts(
+        self, table: str, system: str, *, since: datetime | None = None, until: datetime | None = None
+    ) -> "tuple[Sequence[Part], Callable[[], pl.DataFrame]]":
+        """Files with rows near since <= time < until, and what gives the rows that are still in segments."""
+        rules, low, high = rules_of(table), _bound(since), _bound(until)
+        contents, frames = self._seen(table, system, low, high)
+        near = [file for file in contents.files if _is_near(file, low, high)]
+        parts = [
+            Part(system=system, table=table, name=file.path, rows=file.rows, low=file.low, high=file.high)
+            for file in near
+        ]
+        return parts, lambda: _without_writing(merged(rules, frames))
+
+    def read_part(self, part: Part, columns: Sequence[str]) -> "Iterator[pl.DataFrame]":
+        """Rows of a file in groups. Raises NotFound when it was rolled into another, CorruptSegment."""
+        import polars as pl  # heavy; a process that only writes never needs it
+
         self._must_be_open()
-        rules = rules_of(table)
+        path = self._directory / part.name
+        rows = pl.scan_parquet(path, hive_partitioning=False, glob=False)
+        chosen = rows.select(pl.selectors.by_name(*columns, require_all=False))
+        try:
+            for at in range(0, part.rows, READ_ROWS):
+                yield chosen.slice(at, READ_ROWS).collect()
+        except FileNotFoundError as failure:
+            raise NotFound("part of the lake", part.name) from failure
+        except pl.exceptions.PolarsError as failure:
+            raise _damaged(path, failure) from failure
+
+    def keep(self, part: Part, name: str, data: bytes) -> None:
+        """Write a file beside that of the part, whole or not at all unless the power is cut. Raises StateError."""
+        self._must_be_open()
+        path = beside(self._directory / part.name, name)
+        unfinished = beside(self._directory / part.name, f"{secrets.token_hex(4)}{UNFINISHED}")
+        if not (self._directory / part.name).exists():
+            return
+        try:
+            unfinished.write_bytes(data)
+            unfinished.rename(path)
+        except FileNotFoundError:
+            return  # the part was deleted meanwhile, and this with it
+        except OSError as failure:
+            unfinished.unlink(missing_ok=True)
+            raise StateError(
+                f"{path} cannot be written: {failure.strerror or failure}; free space on this disk or check it. "
+                "What it holds can be made again, no row is lost"
+            ) from failure
+
+    def kept(self, part: Part, name: str) -> bytes | None:
+        """What lies beside the file of the part."""
+        self._must_be_open()
+        try:
+            return beside(self._directory / part.name, name).read_bytes()
+        except OSError:
+            return None
+
+    def _seen(
+        self,
+        table: str,
+        system: str,
+        low: int | None,
+        high: int | None,
+        read: "Callable[[LakeFile], pl.DataFrame] | None" = None,
+    ) -> "tuple[Contents, list[pl.DataFrame]]":
+        """What makes up a table at one moment: the manifest, and the rows of segments and of what `read` gives."""
+        self._must_be_open()
         place = place_of(self._directory, system, table)
-        low = None if since is None else microseconds(since)
-        high = None if until is None else microseconds(until)
         self.flush()
         for _ in range(_ATTEMPTS):
-            contents = self._manifest.contents(system, table)
+            contents = self._contents_of(system, table, is_checked=read is not None)
             before = _segments_in(place)
             try:
                 with self._reading:
                     frames = self._from_segments(system, table, before, contents.rolled, low, high)
-                frames += [self._from_file(file, rules.time, low, high) for file in contents.files]
+                frames += [read(file) for file in contents.files] if read is not None else []
             except FileNotFoundError:
+                self._contents.pop((system, table), None)
                 continue  # sealed, rolled or deleted meanwhile: look again
             # While a name changes, a listing may show neither the old one nor the new; a second one then shows it.
             is_same = _segments_in(place).keys() <= before.keys()
             if is_same and self._manifest.generation(system, table) == contents.generation:
-                frame = merged(rules, frames)
-                return frame.drop(WRITTEN) if frame.width else frame
+                return contents, frames
+            self._contents.pop((system, table), None)
         raise StateError(
             f"lake table '{table}' of '{system}' lists a file below {place} that is not there, or it never stays "
             "still: restore the file from a backup, or stop what rolls this lake without pause"
@@ -154,6 +226,13 @@ class FileLake:
             writer.close()
         self._is_closed = True
 
+    def _contents_of(self, system: str, table: str, *, is_checked: bool) -> Contents:
+        """The manifest of a table, read again when it has changed; unchecked, what was read last may be old."""
+        held = self._contents.get((system, table))
+        if held is None or (is_checked and held.generation != self._manifest.generation(system, table)):
+            held = self._contents[system, table] = self._manifest.contents(system, table)
+        return held
+
     def _from_segments(
         self, system: str, table: str, paths: dict[str, Path], rolled: frozenset[str], low: int | None, high: int | None
     ) -> "list[pl.DataFrame]":
@@ -172,7 +251,7 @@ class FileLake:
     def _from_file(self, file: LakeFile, time: str, low: int | None, high: int | None) -> "pl.DataFrame":
         import polars as pl  # heavy; a process that only writes never needs it
 
-        if (low is not None and file.high < low) or (high is not None and file.low >= high):
+        if not _is_near(file, low, high):
             return pl.DataFrame()
         rows = pl.scan_parquet(self._directory / file.path, hive_partitioning=False, glob=False)
         if low is not None and low > file.low:
@@ -182,9 +261,7 @@ class FileLake:
         try:
             return rows.collect()
         except pl.exceptions.PolarsError as failure:
-            raise CorruptSegment(
-                f"{self._directory / file.path} cannot be read as Parquet ({failure}); restore it from a backup"
-            ) from failure
+            raise _damaged(self._directory / file.path, failure) from failure
 
     def _now(self) -> int:
         """Microseconds, greater at every call, so that what this process writes has an order."""
@@ -365,6 +442,22 @@ def _sync_sealed(path: Path) -> None:
         ) from failure
     finally:
         os.close(fd)
+
+
+def _bound(at: datetime | None) -> int | None:
+    return None if at is None else microseconds(at)
+
+
+def _is_near(file: LakeFile, low: int | None, high: int | None) -> bool:
+    return (low is None or file.high >= low) and (high is None or file.low < high)
+
+
+def _without_writing(frame: "pl.DataFrame") -> "pl.DataFrame":
+    return frame.drop(WRITTEN) if frame.width else frame
+
+
+def _damaged(path: Path, failure: Exception) -> CorruptSegment:
+    return CorruptSegment(f"{path} cannot be read as Parquet ({failure}); restore it from a backup")
 
 
 def _segments_in(place: Path) -> dict[str, Path]:

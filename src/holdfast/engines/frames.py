@@ -270,6 +270,14 @@ def frame_at(data: memoryview, offset: int) -> Frame | None:
     )
 
 
+def other_version(data: memoryview, offset: int) -> int | None:
+    """The format version of what begins at `offset`; None where that is this one, or where no frame begins there."""
+    if len(data) - offset <= len(MAGIC) or data[offset : offset + len(MAGIC)] != MAGIC:
+        return None
+    version = data[offset + len(MAGIC)]
+    return None if version == VERSION else version
+
+
 def has_frame_after(data: memoryview, offset: int) -> bool:
     """Whether an intact frame begins after `offset`: then what stands at `offset` is damage, not a torn end."""
     whole = bytes(data[offset:])

@@ -1,14 +1,15 @@
 """A lake in memory: columns as they were appended, frames made of them on first reading."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from itertools import chain
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from holdfast.core.protocols import EMPTY, Columns, Field, Writer
+from holdfast.core.protocols import EMPTY, Columns, Field, Part, Writer
 from holdfast.core.times import MISSING_TIME, microseconds
 from holdfast.engines.tables import (
     LakeStats,
@@ -23,7 +24,7 @@ from holdfast.engines.tables import (
     text,
     wrong_names,
 )
-from holdfast.errors import StateError
+from holdfast.errors import NotFound, StateError
 
 if TYPE_CHECKING:
     import polars as pl
@@ -69,6 +70,25 @@ class MemoryLake:
             ]
             built = [(chunk.frame(), chunk.times) for chunk in chunks]
         return merged(rules, [cut(frame, times, low, high) for frame, times in built])
+
+    def parts(
+        self, table: str, system: str, *, since: datetime | None = None, until: datetime | None = None
+    ) -> "tuple[Sequence[Part], Callable[[], pl.DataFrame]]":
+        """No parts: every row is in none."""
+        self._must_be_open()
+        rules_of(table)
+        return (), partial(self.scan, table, system, since=since, until=until)
+
+    def read_part(self, part: Part, columns: Sequence[str]) -> "Iterator[pl.DataFrame]":
+        """Nothing: there are no parts. Raises NotFound."""
+        raise NotFound("part of the lake", part.name)
+
+    def keep(self, part: Part, name: str, data: bytes) -> None:
+        """Nothing: there are no parts."""
+
+    def kept(self, part: Part, name: str) -> bytes | None:
+        """Nothing: there are no parts."""
+        return None
 
     def roll(self) -> int:
         """Count the segments sealed since the last roll; in memory there is nothing to turn them into."""

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 BATCH_BYTES = 128 * 2**20
 """Most bytes of segments that are rolled into one swap, so that a long backlog needs bounded memory."""
 
+UNFINISHED = ".tmp"
+"""How the name of a file ends that is being written."""
+
 _DAY = 86_400_000_000
 _WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
@@ -40,6 +43,17 @@ def place_of(directory: Path, system: str, table: str) -> Path:
                 f"'{word}' cannot name a system or lake table: use letters, digits, '_', '-' and '.', no '.' first"
             )
     return directory.joinpath(system, *table.split("/"))
+
+
+def beside(file: Path, name: str) -> Path:
+    """Where that lies which is kept with a Parquet file under a name; it is deleted with the file.
+
+    >>> beside(Path("day=2013-04-01/0a.parquet"), "counts").as_posix()
+    'day=2013-04-01/0a.counts'
+    """
+    if not _WORD.fullmatch(name):
+        raise StateError(f"'{name}' cannot be kept in the lake under this name: use letters, digits, '_', '-' and '.'")
+    return file.with_suffix(f".{name}")
 
 
 def tables_in(directory: Path) -> Iterator[tuple[str, str]]:
@@ -101,9 +115,9 @@ class _Roll:
 
     def _delete_unlisted(self, contents: Contents) -> None:
         """Delete what an earlier roll replaced or a crash left behind, and forget segments that are gone."""
-        listed = {file.path for file in contents.files}
+        listed = {_first_name(self._directory / file.path) for file in contents.files}
         for path in self._place.glob("day=*/*"):
-            if path.relative_to(self._directory).as_posix() not in listed:
+            if _first_name(path) not in listed or path.name.endswith(UNFINISHED):
                 path.unlink(missing_ok=True)
         for name in contents.rolled:
             (self._place / f"{name}{SEALED}").unlink(missing_ok=True)
@@ -182,7 +196,7 @@ class _Roll:
         times = frame[self._rules.time].to_physical()
         folder = self._place / f"day={_date(day)}"
         path = folder / f"{secrets.token_hex(8)}.parquet"
-        unfinished = path.with_suffix(".tmp")
+        unfinished = path.with_suffix(UNFINISHED)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             frame.write_parquet(unfinished, compression="zstd", statistics=True)
@@ -209,6 +223,11 @@ class _Roll:
             high=high,
             size_bytes=size_bytes,
         )
+
+
+def _first_name(path: Path) -> Path:
+    """What a Parquet file and all that is kept with it have in common."""
+    return path.with_name(path.name.partition(".")[0])
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from holdfast.engines.frames import (
     END,
     HEADER_BYTES,
     SCHEMA,
+    VERSION,
     Encoder,
     Frame,
     decode,
@@ -32,9 +33,10 @@ from holdfast.engines.frames import (
     encode_schema,
     frame_at,
     has_frame_after,
+    other_version,
 )
 from holdfast.engines.tables import WRITTEN, rules_of, series
-from holdfast.errors import CorruptSegment, StateError
+from holdfast.errors import CorruptSegment, OtherFormat, StateError
 
 if TYPE_CHECKING:
     import polars as pl
@@ -245,7 +247,8 @@ class SegmentWriter:
 
 
 class SegmentReader:
-    """Reads one segment as it grows: each `read` decodes only what was added since. Raises CorruptSegment."""
+    """Reads one segment as it grows: each `read` decodes only what was added since. Raises CorruptSegment,
+    and of it OtherFormat where the segment is not damaged but of another format version."""
 
     def __init__(self, table: str) -> None:
         self.times: np.ndarray[Any, np.dtype[np.int64]] = np.empty(0, np.int64)
@@ -269,7 +272,11 @@ class SegmentReader:
         while at < len(data):
             frame = frame_at(data, at)
             if frame is None or not self._follows(frame):
-                if is_sealed or frame is not None or has_frame_after(data, at):
+                is_followed = has_frame_after(data, at)
+                version = other_version(data, at) if self.sequence == 0 and not is_followed else None
+                if version is not None:
+                    raise _of_other_format(path, version)
+                if is_sealed or frame is not None or is_followed:
                     raise damaged(path, self.offset)
                 break  # the torn end of a segment whose writer died, or is writing right now
             if frame.kind == SCHEMA:
@@ -350,6 +357,14 @@ def damaged(path: Path, offset: int) -> CorruptSegment:
         f"{path}: the frame at byte {offset} is damaged or missing. The rows before it are intact; to read on without "
         f"the segment, copy it elsewhere, then cut this file there (`truncate -s {offset}`) "
         f"and name it '{stem(path)}{OPEN}'"
+    )
+
+
+def _of_other_format(path: Path, version: int) -> OtherFormat:
+    return OtherFormat(
+        f"{path} was written in segment format {version}, this program reads format {VERSION}. Nothing of it is "
+        "damaged or lost, leave it as it is: start the version of Holdfast that wrote it once more on this state "
+        "(`holdfast up`), so that it rolls its segments into Parquet files, which this program reads"
     )
 
 

@@ -30,6 +30,7 @@ from holdfast.core.speclinks import RESERVED
 from holdfast.core.specwords import fill_names
 from holdfast.errors import DataError
 from holdfast.flow.columns import describe
+from holdfast.flow.days import day_expr
 from holdfast.flow.draftfeeds import (
     DAY,
     VERY_LONG,
@@ -43,10 +44,18 @@ from holdfast.flow.draftfeeds import (
 )
 from holdfast.flow.draftjoins import join_feeds
 from holdfast.flow.joins import assemble
+from holdfast.stats.conformal import Look, split_levels
 
 LEAST_UNITS = 30
 """What sticks to a version in a split needs so many values at least."""
 NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]+")
+DAILY_ROWS = 30
+"""A day with fewer rows has no distance from the reference (`checks.drift`)."""
+REFERENCE_DAYS = 180
+"""How many of the newest days a version is held to (`flow.reference`)."""
+MONTH = timedelta(days=30)
+FALSE_ALARMS = 1.0
+"""The budget a month of a file that states none."""
 MATURE_QUANTILE = 0.995
 """Labels of a day count as complete once this share of all labels has come after such a time."""
 
@@ -125,7 +134,8 @@ def draft(
     assembled = assemble(data, frames)
     data = msgspec.structs.replace(data, label=_label(data, assembled, found), expect=_expect(data, assembled, found))
     task = _task(assembled["label"], label_column, found)
-    spec = _system(data, system or _name_of(directory), task, _margin(assembled["label"], task))
+    monitors = _drift_monitors(data, assembled, found)
+    spec = _system(data, system or _name_of(directory), task, _margin(assembled["label"], task), monitors)
     return Draft(spec=spec, notes=tuple(found.notes), warnings=tuple(found.warnings), comments=found.comments)
 
 
@@ -208,7 +218,24 @@ def _margin(label: pl.Series, task: str) -> float:
     return float(f"{0.01 * apart:.0e}") if isinstance(apart, float) and apart > 0 else 0.005
 
 
-def _system(data: Data, name: str, task: str, margin: float) -> SystemSpec:
+def _drift_monitors(data: Data, assembled: pl.DataFrame, found: Found) -> list[Monitor]:
+    """Drift by weeks, which sees what is small, and by days, which sees the rest sooner, where the days of history are
+    enough for what a daily look may spend of the false alarms."""
+    weekly, daily = Monitor(check="drift", every=7 * DAY, window=7 * DAY), Monitor(check="drift", name="drift.daily")
+    heights = assembled.group_by(day_expr(data.timezone).alias("day")).len().sort("day")["len"].tail(REFERENCE_DAYS)
+    full = int((heights >= DAILY_ROWS).sum())
+    looks = [Look(MONTH / weekly.every, heights.len() // 7), Look(MONTH / daily.every, full), Look(MONTH / DAY, None)]
+    level = split_levels(FALSE_ALARMS, looks)[1]
+    said = f"{full} of the newest {heights.len()} days have {DAILY_ROWS} rows or more"
+    if not level:
+        least = f"one false alarm in {full + 1} of its 30 looks a month is the least it could promise"
+        found.note(f"drift is watched by weeks only: {said}; were it watched by days, {least}", "monitors")
+        return [weekly]
+    found.note(f"drift is watched by weeks and by days: {said}, enough for a level of {level:.2g} a day", "monitors")
+    return [weekly, daily]
+
+
+def _system(data: Data, name: str, task: str, margin: float, drift: list[Monitor]) -> SystemSpec:
     """Defaults that are right for a first system: every gate and monitor that its task allows."""
     is_classification = task == "classification"
     metric, loss = ("log_loss", "brier") if is_classification else ("mae", "absolute_error")
@@ -219,7 +246,7 @@ def _system(data: Data, name: str, task: str, margin: float) -> SystemSpec:
     ]
     monitors = [
         Monitor(check="quality", options={"metric": metric}),
-        Monitor(check="drift", every=7 * DAY, window=7 * DAY),
+        *drift,
         Monitor(check="silence"),
         Monitor(check="freshness"),
         Monitor(check="schema"),

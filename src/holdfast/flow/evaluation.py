@@ -7,11 +7,15 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from holdfast.core.evidence import Grade, Limit, Reading, Role, Verdict, Window
 from holdfast.core.protocols import Check
 from holdfast.stats import conformal
 from holdfast.stats.sequential import EDetector
+
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
 
 log = logging.getLogger(__name__)
 
@@ -20,6 +24,29 @@ CALM = 0.1
 not close and open with every day."""
 MEMORY_CAP = 4.0
 """Evidence is kept below this multiple of the alarm threshold, so that an alarm ends soon after its cause does."""
+MOSTLY = 0.5
+"""What was measured in less than this share of a monitor's windows of history is not calibrated with the others: only
+windows in which all of them were measured can be ranked, and it would cost the others too many."""
+
+LEAST_BLOCKS = 30
+"""So many blocks of history say what a block mean hardly falls below."""
+
+Subject = tuple[str, str]
+"""What a reading is about: its name and its subject."""
+History = Mapping[Subject, Sequence[float]]
+"""Readings of disjoint windows of history, all in the same order; NaN where one could not be measured."""
+
+
+class Usual(msgspec.Struct, frozen=True, kw_only=True):
+    """Means of the blocks that a version was promised on, and how many rows each rests on; at least one block."""
+
+    means: tuple[float, ...]
+    rows: tuple[int, ...]
+
+    def low(self, promised: float) -> float:
+        """What a block mean hardly falls below; 0 where history is too short to tell, or where all of it does."""
+        lowest = min(self.means)
+        return lowest if len(self.means) >= LEAST_BLOCKS and 0 < lowest < promised else 0.0
 
 
 class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,49 +107,104 @@ def judge_window(
     check: Check,
     kind: str,
     readings: Sequence[Reading],
-    history: Mapping[str, Sequence[float]],
+    history: History,
     *,
     level: float,
     name: str,
 ) -> Evaluation:
     """Grade readings jointly against the same readings of disjoint windows of history.
 
-    The columns of one monitor are calibrated on their maximum, so that a monitor with many columns spends its level
-    once. Where history is too short for the level, the check's stated limit is used and the verdict says so.
+    What one monitor reads is calibrated on its maximum, so that a monitor with many columns spends its level once.
+    The ranking is over the windows in which all that is calibrated was measured: these and the window under test are
+    alike, others would have had fewer chances to stand out. What history measured too seldom for the level is left
+    out of it and graded by the check's stated limit, and the verdict says so.
     """
     if all(reading.value is None for reading in readings):
         return _worst_first([unknown(kind, reading, name) for reading in readings])
-    known = [r for r in readings if r.value is not None and math.isfinite(r.value) and r.subject in history]
-    past = np.array([history[r.subject] for r in known], dtype=np.float64).T
-    windows = int((~np.isnan(past)).any(axis=1).sum()) if known else 0
-    short = conformal.shortfall(windows, level)
-    if short:
-        stated = judge_stated(check, kind, readings, name=name)
-        verdicts = [
-            msgspec.structs.replace(v, why=f"{v.why} (not calibrated: {short})", level=level) for v in stated.verdicts
-        ]
-        return _worst_first(verdicts)
-    unknowns = [unknown(kind, r, name) for r in readings if r.value is None]
-    unknowns += [_without_history(kind, r, name) for r in readings if r.value is not None and r not in known]
-    now = np.array([r.value for r in known], dtype=np.float64)
-    rows = np.vstack([past, now])
-    highest, standard = conformal.joint_scores(rows)[:-1], conformal.standardised(rows)[-1]
-    p_values = [conformal.p_value(float(each), highest) for each in standard]
-    judged = [_calibrated(kind, r, p, windows, level, name) for r, p in zip(known, p_values, strict=True)]
-    return _worst_first(judged + unknowns)
+    rankable = [r for r in readings if r.value is not None and math.isfinite(r.value) and _about(r) in history]
+    past = _table(rankable, history)
+    columns, windows = _ranked(past, conformal.windows_needed(level))
+    known = [rankable[column] for column in columns]
+    judged = [unknown(kind, r, name) for r in readings if r.value is None]
+    judged += [_without_history(kind, r, name) for r in readings if r.value is not None and r not in rankable]
+    seldom = [(r, counted) for r, counted in zip(rankable, _counts(past), strict=True) if r not in known]
+    judged += [_too_seldom(check, kind, r, counted, level, name) for r, counted in seldom]
+    if known:
+        rows = np.vstack([past[windows][:, columns], np.array([r.value for r in known], dtype=np.float64)])
+        highest, standard = conformal.joint_scores(rows)[:-1], conformal.standardised(rows)[-1]
+        p_values = [conformal.p_value(float(each), highest) for each in standard]
+        counted = int(windows.sum())
+        judged += [_calibrated(kind, r, p, counted, level, name) for r, p in zip(known, p_values, strict=True)]
+    elif not rankable:
+        judged = [_too_seldom(check, kind, r, 0, level, name) for r in readings]
+    return _worst_first(judged)
+
+
+def judge_uncalibrated(check: Check, kind: str, readings: Sequence[Reading], why: str, *, name: str) -> Evaluation:
+    """Grade readings by the check's stated limit, saying why they could not be calibrated."""
+    stated = judge_stated(check, kind, readings, name=name).verdicts
+    return _worst_first([msgspec.structs.replace(v, why=f"{v.why} (not calibrated: {why})") for v in stated])
+
+
+def windows_of(history: History) -> int:
+    """How many disjoint windows of history what is mostly measured can be ranked among."""
+    past = np.array(list(history.values()), dtype=np.float64).T if history else np.empty((0, 0))
+    return int(_ranked(past, 0)[1].sum())
+
+
+def _ranked(past: FloatArray, needed: int) -> tuple[list[int], BoolArray]:
+    """Which columns of `past` (windows, columns) are calibrated together, and which windows have all of them.
+
+    What was measured seldom is left out, the most seldom first, until `needed` windows have all of the rest.
+    """
+    counts = _counts(past)
+    most = max(counts, default=0)
+    columns = [k for k, count in enumerate(counts) if count >= max(needed, MOSTLY * most, 1)]
+    while columns:
+        whole: BoolArray = np.logical_not(np.isnan(past[:, columns]).any(axis=1))
+        if whole.sum() >= max(needed, MOSTLY * most):
+            return columns, whole
+        least = min(counts[k] for k in columns)
+        columns = [k for k in columns if counts[k] > least]
+    return [], np.zeros(past.shape[0], dtype=np.bool_)
+
+
+def _counts(past: FloatArray) -> list[int]:
+    counted: list[int] = (~np.isnan(past)).sum(axis=0).tolist()
+    return counted
+
+
+def _table(readings: Sequence[Reading], history: History) -> FloatArray:
+    return np.array([history[_about(r)] for r in readings], dtype=np.float64).T if readings else np.empty((0, 0))
+
+
+def _about(reading: Reading) -> Subject:
+    return reading.name, reading.subject
 
 
 def judge_stream(
-    kind: str, reading: Reading, *, promised: float, level: float, memory: Mapping[str, Any], name: str
+    kind: str,
+    reading: Reading,
+    *,
+    promised: float,
+    level: float,
+    memory: Mapping[str, Any],
+    name: str,
+    usual: Usual | None = None,
+    look: float = 0.0,
 ) -> Evaluation:
     """Fold one block's mean into an e-detector against the promised level (Shin, Ramdas and Rinaldo 2024).
 
-    `level` is the rate of false alarms per block, so the average run without one is at least 1 / level blocks.
+    `level` is the rate of false alarms per block, so the average run without one is at least 1 / level blocks. Where
+    there is a history of blocks, a mean below the lowest of it counts as that, so that a rise is seen sooner: what is
+    held to the promise is then the mean of what is counted. With `look`, a level of its own, a block above the promise
+    alarms by itself too where so few blocks of history are as bad.
     """
     if reading.value is None or not math.isfinite(promised):
         return Evaluation(verdicts=(unknown(kind, reading, name),), memory=dict(memory))
     detector, threshold = EDetector(), 1 / level
-    state = detector.fold(tuple(memory.get("state", ())), reading.value, promised, high=math.inf)
+    low = usual.low(promised) if usual is not None else 0.0
+    state = detector.fold(tuple(memory.get("state", ())), max(low, reading.value), promised, low=low, high=math.inf)
     evidence = detector.evidence(state)
     if evidence > MEMORY_CAP * threshold:
         state = tuple(value * MEMORY_CAP * threshold / evidence for value in state)
@@ -131,20 +213,24 @@ def judge_stream(
         f"{min(evidence, MEMORY_CAP * threshold):.1f}, an alarm needs {threshold:.0f}"
     )
     grade = Grade.FAIL if evidence >= threshold else Grade.WARN if evidence >= threshold * CALM else Grade.PASS
-    verdict = Verdict(grade=grade, check=kind, reading=reading, why=why, monitor=name, level=level)
+    if usual is not None and look and reading.value > promised and reading.rows >= min(usual.rows):
+        p = conformal.p_value(reading.value, np.array(usual.means))
+        why += f"; p = {p:.3f} among {len(usual.means)} days of history, level {look:.3f}"
+        grade = Grade.FAIL if p <= look else grade
+    verdict = Verdict(grade=grade, check=kind, reading=reading, why=why, monitor=name, level=level + look)
     return Evaluation(verdicts=(verdict,), memory={"state": list(state)})
 
 
-def history_of(check: Check, windows: Sequence[Window], baseline: Window) -> dict[str, list[float]]:
-    """Readings of disjoint windows of history by subject, NaN where one could not be measured.
+def history_of(check: Check, windows: Sequence[Window], baseline: Window) -> dict[Subject, list[float]]:
+    """Readings of disjoint windows of history by name and subject, NaN where one could not be measured.
 
     Each is measured against the whole history; a check leaves the window's own blocks out of its baseline.
     """
-    history: dict[str, list[float]] = {}
+    history: dict[Subject, list[float]] = {}
     for i, window in enumerate(windows):
         for reading in measure(check, window, baseline):
             if reading.value is not None:
-                history.setdefault(reading.subject, [math.nan] * len(windows))[i] = reading.value
+                history.setdefault(_about(reading), [math.nan] * len(windows))[i] = reading.value
     return history
 
 
@@ -170,6 +256,16 @@ def unknown(check: str, reading: Reading, name: str) -> Verdict:
 def _without_history(check: str, reading: Reading, name: str) -> Verdict:
     why = f"{reading.subject} {reading.name} was never measured in the history, so nothing says what is usual"
     return Verdict(grade=Grade.UNKNOWN, check=check, reading=reading, why=why, monitor=name)
+
+
+def _too_seldom(check: Check, kind: str, reading: Reading, windows: int, level: float, name: str) -> Verdict:
+    """The check's stated limit, for want of windows in which this was measured."""
+    if reading.value is None:
+        return unknown(kind, reading, name)
+    grade, why = _graded(check, kind, reading)
+    short = conformal.shortfall(windows, level) or "in too few of its windows of history all was measured together"
+    said = f"{why or reading.note} (not calibrated: {short})"
+    return Verdict(grade=grade, check=kind, reading=reading, why=said, monitor=name, calibrated=False, level=level)
 
 
 def _calibrated(kind: str, reading: Reading, p: float, windows: int, level: float, name: str) -> Verdict:

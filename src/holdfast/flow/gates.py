@@ -1,14 +1,18 @@
 """May this candidate be released? In: the hold-out scored by candidate, live and baselines. Out: verdicts."""
 
+import math
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
+import msgspec
 import numpy as np
 import polars as pl
 
 from holdfast.core import kinds
 from holdfast.core.evidence import Block, Grade, Reading, Role, Verdict, Window
-from holdfast.core.protocols import Check, Task
+from holdfast.core.protocols import Check, Task, Transaction
+from holdfast.core.records import Job, Release, Run, Version
 from holdfast.core.signature import Signature
 from holdfast.core.spec import Gate, SystemSpec
 from holdfast.errors import GateRefused
@@ -22,6 +26,60 @@ ROUNDING = 1e-6
 """Served answers are 32 bits wide: a difference of at most this share of a metric is none."""
 CONFIDENCE = 0.9
 """Confidence of the two-sided interval on how much worse a candidate is."""
+MOST_REPLICATES = 100_000
+"""Of the bootstrap; its quantiles are exact enough down to a level of 0.0005."""
+MONTH = timedelta(days=30)
+"""Over any so many days the attempts to be better share one level."""
+PART = 0.5
+"""Share of the level left that an attempt spends."""
+LEAST_LEVEL = 0.0005
+"""What is left below this is not spent: no bootstrap of a few days can tell so rare a chance."""
+BETTER = "better"
+"""Check and name of the verdict on whether a candidate is worth having."""
+
+
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
+    """What a candidate must show to be released, because who asked for its training said so."""
+
+    cost: float
+    """Mean loss a row that it must earn beyond what live has, in the loss of `release.decide`."""
+    level: float
+    """Probability with which a candidate that does not earn it may pass, in [0, 0.5); 0 where none is left."""
+    unseen_from: datetime | None = None
+    """From here on live was fitted on nothing: days before say too much good of it, and are left out."""
+    attempts: int = 0
+    """How many others were judged on such terms in the 30 days before."""
+
+
+def terms(tx: Transaction, spec: SystemSpec, release: Release) -> Terms | None:
+    """The terms on which a candidate was asked for; None where there are none, or nothing is live to compare with.
+
+    Whoever tries often enough finds a candidate that seems better. So all attempts of any 30 days together have the
+    level 1 - `release.decide.confidence`: each spends half of what those of the 30 days before it left (error
+    spending under any dependence, by the union bound). Rare attempts have nearly half each; weekly ones a sixth.
+    """
+    run = tx.get(Run, release.system, release.run)
+    job = tx.get(Job, release.system, run.job) if run is not None and run.job else None
+    if job is None or job.payload.get("if") != BETTER or not release.against:
+        return None
+    since = release.at - MONTH
+    spent = [
+        verdict.level or 0.0
+        for other in tx.find(Release, release.system)
+        if other.id != release.id and other.at > since
+        for verdict in other.evidence
+        if verdict.check == BETTER
+    ]
+    level = PART * (1 - spec.release.decide.confidence - math.fsum(spent))
+    spendable = level if level >= LEAST_LEVEL else 0.0
+    live = tx.get(Version, release.system, release.against)
+    fitted = tx.get(Run, release.system, live.run) if live is not None else None
+    return Terms(
+        cost=float(job.payload.get("cost", 0.0)),
+        level=spendable,
+        unseen_from=fitted.trained_until if fitted is not None else None,
+        attempts=len(spent),
+    )
 
 
 def holdout_window(spec: SystemSpec, task: Task, holdout: pl.DataFrame, facts: Mapping[str, Any]) -> Window:
@@ -42,12 +100,16 @@ def holdout_window(spec: SystemSpec, task: Task, holdout: pl.DataFrame, facts: M
 
 def judge(spec: SystemSpec, task: Task, window: Window, served: pl.DataFrame) -> tuple[Verdict, ...]:
     """Verdicts of all gates. The first are always there: the candidate must beat the trivial and the linear model.
+    Where the window's facts have `terms`, it must also be better than live on these.
 
     `served` are the recorded inputs of the hold-out's days, with ``key``; a frame without rows at a first release.
     """
     if not spec.gates:
         raise GateRefused("no gates are stated, and nothing is released without one; add at least one under 'gates:'")
     verdicts = list(_beats_baselines(spec, task, window))
+    asked: Terms | None = window.facts.get("terms")
+    if asked is not None:
+        verdicts.append(_is_worth_it(spec, task, window, asked))
     for gate in spec.gates:
         verdicts.extend(_judge_gate(gate, task, window, served))
     return tuple(verdicts)
@@ -158,6 +220,41 @@ def _no_worse(gate: Gate, task: Task, window: Window, metric: str) -> Verdict:
     return Verdict(grade=grade, check=gate.check, reading=reading, why=why, monitor=gate.name)
 
 
+def _is_worth_it(spec: SystemSpec, task: Task, window: Window, asked: Terms) -> Verdict:
+    """Whether the candidate's loss is lower than live's by more than the cost, for sure, on days neither has seen."""
+    loss = spec.release.decide.loss
+    if not asked.level:
+        reading = Reading(name=f"{loss}_gain", value=None, note="no level is left")
+        why = f"{asked.attempts} candidates of these 30 days were tried for being better; wait, or retrain less often"
+        return Verdict(grade=Grade.FAIL, check=BETTER, reading=reading, why=why, monitor=BETTER, level=0.0)
+    unseen = [block for block in window.blocks if asked.unseen_from is None or block.start >= asked.unseen_from]
+    days = Window(unseen, window.roles, window.facts)
+    worse, low, high, rows = compare(task, days, loss, task.output, "live", confidence=1 - 2 * asked.level)
+    known = not math.isnan(high)
+    gain, least, most = -worse, -high, -low
+    reading = Reading(
+        name=f"{loss}_gain",
+        value=gain if known else None,
+        low=least if known else None,
+        high=most if known else None,
+        rows=rows,
+    )
+    again = f"; attempt {asked.attempts + 1} of these 30 days, at a level of {asked.level:.3g}"
+    if not known:
+        grade, why = (
+            Grade.UNKNOWN,
+            f"{loss} could not be compared with that of live on two days that it was not fitted on",
+        )
+    else:
+        grade = Grade.PASS if least > asked.cost else Grade.FAIL
+        word = "covers" if grade is Grade.PASS else "does not cover"
+        why = (
+            f"a new version {word} its cost: its gain over live in {loss} is {gain:+z.4f} a row, at least "
+            f"{least:+z.4f}, on {rows:,} rows of {len(unseen)} days; more than {asked.cost:g} is needed{again}"
+        )
+    return Verdict(grade=grade, check=BETTER, reading=reading, why=why, monitor=BETTER, level=asked.level)
+
+
 def _level(task: Task, window: Window, metric: str, output: str) -> float:
     """How large a metric is on the labelled rows, whatever its sign."""
     rows = window.rows().filter(pl.col("label").is_not_null())
@@ -173,7 +270,9 @@ def _by(worse: float, low: float, high: float) -> str:
     return f"worse by {worse:z.4f} [{low:z.4f}, {high:z.4f}]"
 
 
-def compare(task: Task, window: Window, metric: str, output: str, other: str) -> tuple[float, float, float, int]:
+def compare(
+    task: Task, window: Window, metric: str, output: str, other: str, *, confidence: float = CONFIDENCE
+) -> tuple[float, float, float, int]:
     """How much worse `output` is than `other` in a metric, its interval by block bootstrap, and the rows.
 
     Positive is worse, whatever the metric's direction. Both are scored on the same labelled rows; days are resampled
@@ -190,7 +289,9 @@ def compare(task: Task, window: Window, metric: str, output: str, other: str) ->
     if metric in task.losses:
         means = np.array([(task.loss(metric, y, a) - task.loss(metric, y, b)).mean() for y, a, b in days])
         weights = np.array([len(y) for y, _, _ in days], dtype=np.float64)
-        low, high = bootstrap.block_bootstrap_mean(means, weights, confidence=CONFIDENCE, seed=0)
+        # An end of the interval must lie well within what was resampled, however small the level.
+        replicates = max(1000, min(MOST_REPLICATES, math.ceil(50 / (1 - confidence))))
+        low, high = bootstrap.block_bootstrap_mean(means, weights, confidence, seed=0, replicates=replicates)
         return float(np.average(means, weights=weights)), low, high, rows
     sign = -1.0 if task.higher_is_better(metric) else 1.0
 
@@ -198,5 +299,5 @@ def compare(task: Task, window: Window, metric: str, output: str, other: str) ->
         y, a, b = scored
         return sign * (task.metrics(y, a)[metric] - task.metrics(y, b)[metric])
 
-    low, high = bootstrap.block_bootstrap_metric(days, difference, CONFIDENCE, seed=0)
+    low, high = bootstrap.block_bootstrap_metric(days, difference, confidence, seed=0)
     return difference(*(np.concatenate(part) for part in zip(*days, strict=True))), low, high, rows

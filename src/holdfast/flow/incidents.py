@@ -11,6 +11,8 @@ from holdfast.core.records import Incident, Move
 from holdfast.errors import NotFound
 
 OPEN = ("open", "acknowledged")
+SEARCHING = frozenset({"slices"})
+"""Checks that search anew what they are about at each look: whatever they find is one cause, under another name."""
 
 
 def observe(
@@ -74,7 +76,7 @@ def _cause(subject: str, groups: Mapping[str, str]) -> str:
 
 def _of(incident: Incident, verdicts: Sequence[Verdict], groups: Mapping[str, str]) -> list[Verdict]:
     """The verdicts about an incident's causes. What is about the whole window is about every cause in it, and what was
-    calibrated jointly is judged jointly: one monitor, one alarm."""
+    calibrated jointly, or found by a search, is judged jointly: one monitor, one alarm."""
     causes = {_cause(subject, groups) for subject in (incident.subject, *incident.also)}
     return [
         verdict
@@ -82,6 +84,7 @@ def _of(incident: Incident, verdicts: Sequence[Verdict], groups: Mapping[str, st
         if not incident.subject
         or not verdict.reading.subject
         or verdict.p_value is not None
+        or incident.check in SEARCHING
         or _cause(verdict.reading.subject, groups) in causes
     ]
 
@@ -95,7 +98,8 @@ def _is_over(incident: Incident, mine: Sequence[Verdict]) -> bool:
 
 
 def _continue(tx: Transaction, incident: Incident, failing: Sequence[Verdict], now: datetime) -> Incident:
-    also = _merge(incident.also, [v.reading.subject for v in failing], incident.subject)
+    known = () if incident.check in SEARCHING else incident.also
+    also = _merge(known, [v.reading.subject for v in failing], incident.subject)
     incident = replace(incident, last_at=now, last=failing[0], seen=incident.seen + 1, also=also)
     tx.put(incident)
     return incident
@@ -109,7 +113,7 @@ def _open(
     incident = Incident(
         system=system,
         id=tx.next_id(Incident, system, "inc-"),
-        cause=f"{check}:{_cause(subject, groups)}".rstrip(":"),
+        cause=check if check in SEARCHING else f"{check}:{_cause(subject, groups)}".rstrip(":"),
         check=check,
         subject=subject,
         opened_at=now,

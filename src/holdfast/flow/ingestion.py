@@ -39,6 +39,8 @@ class TakenFile(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str
     rows: int
     quarantined: int
+    at: datetime | None = None
+    """When it was taken in; None in records from before that was kept."""
 
 
 class Deciding(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,7 +101,9 @@ def ingest(spec: SystemSpec, sources: Mapping[str, Source], lake: Lake, catalog:
     """
     done: dict[str, FeedIngested] = {}
     problems = []
-    for name in spec.data.feeds:
+    for name, feed in spec.data.feeds.items():
+        if not feed.from_:
+            continue  # its rows come over HTTP
         if name not in sources:
             problems.append(f"feed '{name}' has no source")
             continue
@@ -263,7 +267,7 @@ def _append(
             pl.format("{}/{}", pl.lit(batch.sha256[:16]), "row").alias("row_id"), pl.lit(batch.name).alias("file")
         )
         quarantine(lake, name, spec.system, bad, now=now)
-    file = TakenFile(name=batch.name, sha256=batch.sha256, rows=rows.read, quarantined=rows.bad.height)
+    file = TakenFile(name=batch.name, sha256=batch.sha256, rows=rows.read, quarantined=rows.bad.height, at=now)
     return msgspec.structs.replace(taken, files=(*taken.files, file), kinds=rows.kinds, newest=newest)
 
 

@@ -239,25 +239,33 @@ def _aggregated(
 def _labelled(
     data: Data, frame: pl.DataFrame, feeds: Mapping[str, pl.DataFrame], until: datetime | None
 ) -> pl.DataFrame:
-    """`frame` with the label of each row as it was known at `until`; of several, the one known last."""
+    """`frame` with the label of each row as it was known at `until`."""
+    labels = labels_of(data, feeds, until, frame.select("key"))
+    return frame.join(labels, on="key", how="left", maintain_order="left")
+
+
+def labels_of(
+    data: Data, feeds: Mapping[str, pl.DataFrame], until: datetime | None = None, keys: pl.DataFrame | None = None
+) -> pl.DataFrame:
+    """The label of each key as it was known at `until`, of these keys or of all; of several, the one known last."""
     label = data.label
     table = feeds.get(label.feed, pl.DataFrame())
     if not table.height:
-        return frame.with_columns(pl.lit(None, pl.Float64).alias("label"), pl.lit(None, TIME).alias("label_known_at"))
+        return pl.DataFrame(schema={"key": pl.String(), "label": pl.Float64(), "label_known_at": TIME})
     known = _time(table, label.known_at, label.feed)
     rows = table.with_columns(_text(table, data.key, label.feed).alias("key"), known.alias("label_known_at"))
     if until is not None:
         rows = rows.filter(pl.col("label_known_at") <= until)
-    rows = rows.join(frame.select("key"), on="key", how="semi", maintain_order="left")
-    truth = (
+    if keys is not None:
+        rows = rows.join(keys, on="key", how="semi", maintain_order="left")
+    return (
         rows.select(
             "key", _numbers(_text_or_any(rows, label.column, label.feed), label.column).alias("label"), "label_known_at"
         )
         .drop_nulls()
         .sort("label_known_at", maintain_order=True)
-        .unique("key", keep="last")
+        .unique("key", keep="last", maintain_order=True)
     )
-    return frame.join(truth, on="key", how="left", maintain_order="left")
 
 
 def _typed(series: pl.Series, column: Column, name: str) -> pl.Series:

@@ -2,19 +2,21 @@
 
 import math
 from collections.abc import Callable
-from datetime import datetime
+from datetime import date, datetime
 from difflib import get_close_matches
 from typing import Any
 
 import msgspec
 import polars as pl
 
+from holdfast.core.answerer import ELSEWHERE
+from holdfast.core.blocks import day_of
 from holdfast.core.model import Model
 from holdfast.core.protocols import LABELS, PREDICTIONS, Lake, Transaction
 from holdfast.core.records import FileRef, Incident, Run, Snapshot, Version
 from holdfast.core.signature import Column
 from holdfast.core.times import as_text
-from holdfast.errors import NotFound
+from holdfast.errors import NotFound, StateError
 
 TOLERANCE = 1e-5
 """Largest difference between an answer and its replay that counts as the same: the tolerance of the parity proof."""
@@ -58,7 +60,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     influences: tuple[Influence, ...]
     """Every input, the most influential first; those whose influence cannot be told last."""
     incidents: tuple[str, ...]
-    """Incidents that were open when it was answered."""
+    """Incidents that were open when it was answered, and those that were found later and had begun by its day."""
 
 
 class Replay(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,10 +86,23 @@ def find_prediction(lake: Lake, system: str, prediction_id: str) -> pl.DataFrame
     return found.head(1)
 
 
-def why(tx: Transaction, lake: Lake, system: str, prediction_id: str, load: Callable[[Version], Model]) -> Explanation:
-    """Explain one recorded answer: version, release, run, snapshot, source files, inputs that moved it, its label."""
+def why(
+    tx: Transaction,
+    lake: Lake,
+    system: str,
+    prediction_id: str,
+    load: Callable[[Version], Model],
+    *,
+    timezone: str = "UTC",
+) -> Explanation:
+    """Explain one recorded answer: version, release, run, snapshot, source files, inputs that moved it, its label.
+
+    `timezone` is that of the system's days, on which incidents begin.
+    """
     row = find_prediction(lake, system, prediction_id)
     facts = row.row(0, named=True)
+    if facts["stage"] == ELSEWHERE:
+        return _told(tx, lake, system, row, timezone)
     version = tx.get(Version, system, facts["version"])
     if version is None:
         raise NotFound("version", facts["version"], [v.id for v in tx.find(Version, system)])
@@ -115,7 +130,38 @@ def why(tx: Transaction, lake: Lake, system: str, prediction_id: str, load: Call
         files=snapshot.files if snapshot else (),
         outside=facts["outside"],
         influences=influences(model, _inputs(row)),
-        incidents=_open_at(tx, system, facts["predicted_at"]),
+        incidents=_about(tx, system, facts, timezone),
+    )
+
+
+def _told(tx: Transaction, lake: Lake, system: str, row: pl.DataFrame, timezone: str) -> Explanation:
+    """What is on record of an answer that was given elsewhere: without its model no input's influence is known."""
+    facts = row.row(0, named=True)
+    outputs = [name for name in row.columns if name.startswith("out.")]
+    output = next((name for name in outputs if facts[name] is not None), outputs[0])
+    label, label_known_at = _label(lake, system, facts["key"])
+    inputs = _inputs(row).row(0, named=True)
+    return Explanation(
+        prediction_id=facts["prediction_id"],
+        system=system,
+        output=_number(facts[output]),
+        predicted_at=facts["predicted_at"],
+        event_at=facts["event_at"],
+        features_known_at=facts["features_known_at"],
+        key=facts["key"],
+        label=label,
+        label_known_at=label_known_at,
+        version=facts["version"],
+        stage=ELSEWHERE,
+        release="",
+        run="",
+        trainer="",
+        trained_until=None,
+        snapshot="",
+        files=(),
+        outside=facts["outside"],
+        influences=tuple(Influence(column=name, value=value, change=None) for name, value in inputs.items()),
+        incidents=_about(tx, system, facts, timezone),
     )
 
 
@@ -124,6 +170,11 @@ def replay(tx: Transaction, lake: Lake, system: str, prediction_id: str, load: C
     float kernels differ in the last bits between batch sizes."""
     row = find_prediction(lake, system, prediction_id)
     facts = row.row(0, named=True)
+    if facts["stage"] == ELSEWHERE:
+        raise StateError(
+            f"{facts['prediction_id']} was answered elsewhere, by version '{facts['version']}', whose model Holdfast "
+            "does not have: it cannot be computed again here. `holdfast why` shows what was told of it"
+        )
     version = tx.get(Version, system, facts["version"])
     if version is None:
         raise NotFound("version", facts["version"], [v.id for v in tx.find(Version, system)])
@@ -188,10 +239,21 @@ def _label(lake: Lake, system: str, key: str | None) -> tuple[float | None, date
     return (mine["value"][-1], mine["label_known_at"][-1]) if not mine.is_empty() else (None, None)
 
 
-def _open_at(tx: Transaction, system: str, at: datetime) -> tuple[str, ...]:
+def _about(tx: Transaction, system: str, facts: dict[str, Any], timezone: str) -> tuple[str, ...]:
+    """Incidents of a recorded answer: what begins on a day is found when that day is over, so that no incident was
+    open yet when the first bad answers were given."""
+    at, day = facts["predicted_at"], day_of(timezone, facts["event_at"])
     return tuple(
-        i.id for i in tx.find(Incident, system) if i.opened_at <= at and (i.closed_at is None or at < i.closed_at)
+        incident.id
+        for incident in tx.find(Incident, system)
+        if (incident.opened_at <= at or _had_begun(incident, day))
+        and (not incident.closed_at or at < incident.closed_at)
     )
+
+
+def _had_begun(incident: Incident, day: date) -> bool:
+    began = incident.explained.began if incident.explained else None
+    return began is not None and began <= day
 
 
 def _number(value: float | None) -> float:

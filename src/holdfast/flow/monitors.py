@@ -2,24 +2,33 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import msgspec
+import polars as pl
 from msgspec.structs import replace
 
 from holdfast.core import kinds
-from holdfast.core.evidence import Block, Grade, Role, Verdict, Window
+from holdfast.core.evidence import Block, Grade, Reading, Role, Verdict, Window
 from holdfast.core.protocols import Check, Task, Transaction
 from holdfast.core.records import Mark
 from holdfast.core.spec import Monitor, SystemSpec
 from holdfast.flow import evaluation
-from holdfast.flow.evaluation import Evaluation
+from holdfast.flow.evaluation import Evaluation, History, Usual
 from holdfast.flow.predictions import LivePredictions
+from holdfast.stats.conformal import Look, split_levels
 
 RECENT_DAYS = 14
 """How many days before the window are the baseline of a check that compares with the recent past."""
-MONTH = timedelta(days=30)
+EARLIER_DAYS = 90
+"""How many mature days show a check how good its earlier estimates were."""
+MOST_DAYS = 90
+"""The recent past goes back so many days at most where days have few rows."""
+FEW_ROWS = 30
+"""Days with fewer rows are pooled by a check that compares with the recent past, which then needs more of them."""
+DAY, MONTH = timedelta(days=1), timedelta(days=30)
 
 
 class Reference(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,6 +40,23 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     """Among them ``edges``, fixed for the version, and its ``signature``."""
     promised: Mapping[str, float]
     """Upper end of the interval of each loss on the hold-out days."""
+    short: str = ""
+    """Why nothing can be compared with it yet; empty when something can."""
+    unlabelled: str = ""
+    """Why nothing that needs labels can be compared with it yet; empty when it can."""
+    until: date | None = None
+    """Its last day, where what was answered since then is to be looked at, from before monitoring began too."""
+
+
+class Levels(msgspec.Struct, frozen=True, kw_only=True):
+    """What a monitor may spend of the budget of false alarms."""
+
+    level: float
+    """Of one evaluation, of a stream that of one day; 0 where it takes no share."""
+    look: float = 0.0
+    """Of a stream's second look: at each day by itself, among the days of history."""
+    why: str = ""
+    """Why it takes no share; empty where it does."""
 
 
 class Monitoring:
@@ -41,15 +67,19 @@ class Monitoring:
         self._task = task
         self._live = live
         self._checks: dict[str, Check] = {m.name: kinds.load("checks", m.check)(**m.options) for m in spec.monitors}
-        self._histories: dict[tuple[str, str], dict[str, list[float]]] = {}
+        self._histories: dict[tuple[str, str], History] = {}
+        self._days: dict[tuple[str, str], Usual | None] = {}
+        self._levels: dict[tuple[str, ...], Mapping[str, Levels]] = {}
         self._usuals: dict[tuple[str, str], Mapping[tuple[str, str], float]] = {}
 
-    def due(self, tx: Transaction, now: datetime, since: datetime) -> list[Monitor]:
-        """Monitors whose next evaluation is due, given when the first version went live."""
+    def due(self, tx: Transaction, now: datetime, since: datetime, reference: Reference | None = None) -> list[Monitor]:
+        """Monitors whose next evaluation is due, given when the first version went live; where a reference is given,
+        those too that had to do without one when they were due and now need not."""
         due = []
         for monitor in self._spec.monitors:
             last = self._mark(tx, monitor).last_at or since
-            if now - last >= monitor.every:
+            awaited = reference is not None and self._awaits(tx, monitor) and not self._lacking(monitor, reference)
+            if now - last >= monitor.every or awaited:
                 due.append(monitor)
         return due
 
@@ -60,19 +90,78 @@ class Monitoring:
         mark = self._mark(tx, monitor)
         memory = mark.memory if mark.memory.get("version") == reference.version else {}
         done = self._evaluate(monitor, reference, facts, memory, now)
-        remembered = {**done.memory, "version": reference.version}
+        since = memory.get("since") or self._live.last_complete_day(now).isoformat()
+        remembered = {**done.memory, "version": reference.version, "since": since}
+        if self._lacking(monitor, reference):
+            remembered["awaits"] = True
         tx.put(replace(mark, last_at=now, memory=remembered))
         return [replace(verdict, at=now) for verdict in done.verdicts]
 
-    def level(self, monitor: Monitor) -> float:
-        """The false-alarm level of one evaluation: the file's budget, split evenly over the calibrated monitors.
+    def awaits_reference(self, tx: Transaction) -> bool:
+        """Whether a monitor could not be evaluated for want of a reference when it was due last."""
+        return any(self._awaits(tx, monitor) for monitor in self._spec.monitors)
 
-        The expected number of openings is at most the sum of evaluations times level under any dependence between
-        monitors (Spjøtvoll 1972).
+    def _awaits(self, tx: Transaction, monitor: Monitor) -> bool:
+        return bool(self._mark(tx, monitor).memory.get("awaits"))
+
+    def forget(self) -> None:
+        """Compute anew what was made of a reference: it changed."""
+        for made in (self._histories, self._usuals, self._days, self._levels):
+            made.clear()
+
+    def _lacking(self, monitor: Monitor, reference: Reference) -> str:
+        """Why the reference does not suffice for a monitor; empty where it does, or where none is needed."""
+        check = self._checks[monitor.name]
+        if check.against != "reference" and (check.evidence == "stated" or monitor.limit.is_stated):
+            return ""
+        return reference.short or (reference.unlabelled if Role.LABEL in check.needs else "")
+
+    def levels(self, reference: Reference, facts: Mapping[str, Any]) -> Mapping[str, Levels]:
+        """By name what each calibrated monitor may spend on one evaluation: the file's budget, split by need.
+
+        The expected number of openings is at most the sum of evaluations times level, which stays within the budget,
+        under any dependence between monitors. What the reference's history can never calibrate takes no share.
         """
-        sharing = sum(1 for m in self._spec.monitors if self._is_calibrated(m))
-        each = timedelta(days=1) if self._checks[monitor.name].evidence == "stream" else monitor.every
-        return min(0.5, self._spec.false_alarms / max(sharing, 1) / (MONTH / each))
+        sharing = [m for m in self._spec.monitors if self._is_calibrated(m) and not self._lacking(m, reference)]
+        key = (reference.version, *(monitor.name for monitor in sharing))  # labels of a reference may come later
+        if key not in self._levels:
+            facts = {**reference.facts, **facts, "task": self._task}
+            self._levels[key] = self._split(sharing, reference, facts)
+        return self._levels[key]
+
+    def _split(
+        self, sharing: Sequence[Monitor], reference: Reference, facts: Mapping[str, Any]
+    ) -> Mapping[str, Levels]:
+        looks: list[Look] = []
+        second: dict[str, int] = {}
+        for monitor in sharing:
+            check, windows = self._checks[monitor.name], None
+            if check.evidence == "window":
+                windows = evaluation.windows_of(self._history(monitor, check, reference, facts))
+            looks.append(Look(MONTH / (DAY if windows is None else monitor.every), windows))
+        for monitor in sharing:
+            check = self._checks[monitor.name]
+            if check.evidence == "stream" and (usual := self._usual_days(monitor, check, reference, facts)):
+                second[monitor.name] = len(looks)
+                looks.append(Look(MONTH / DAY, len(usual.means)))
+        budget = self._spec.false_alarms
+        levels = split_levels(budget, looks)
+        found = {}
+        for k, monitor in enumerate(sharing):
+            look, why = looks[k], ""
+            if not levels[k]:
+                why = (
+                    f"history has {look.windows} disjoint windows, so one false alarm in {1 + (look.windows or 0)} of "
+                )
+                why += f"its {look.evaluations:.3g} looks a month is the least; {budget:g} a month are for all monitors"
+            other = levels[second[monitor.name]] if monitor.name in second else 0.0
+            found[monitor.name] = Levels(level=levels[k], look=other, why=why)
+        return found
+
+    def counted_days(self) -> int:
+        """How many days back the monitors look that take columns as counts; 0 where none does."""
+        counting = [m for m in self._spec.monitors if "edges" in self._checks[m.name].facts]
+        return max((max(1, m.window.days) for m in counting), default=0)
 
     def last_runs(self, tx: Transaction) -> dict[str, tuple[datetime | None, timedelta]]:
         """When each monitor ran last and how often it should, for the check that watches the monitors."""
@@ -89,12 +178,19 @@ class Monitoring:
         self, monitor: Monitor, reference: Reference, facts: Mapping[str, Any], memory: Mapping[str, Any], now: datetime
     ) -> Evaluation:
         check = self._checks[monitor.name]
-        facts = {**reference.facts, **facts, "task": self._task}
+        facts = {"failures": self._live.failures, **reference.facts, **facts, "task": self._task}
+        if lacking := self._lacking(monitor, reference):
+            nothing = Reading(name=monitor.check, value=None, note=lacking)
+            return Evaluation(verdicts=(evaluation.unknown(monitor.check, nothing, monitor.name),))
         if check.against == "recent":
             facts["usual"] = self._usual(monitor, check, reference, facts)
         if check.evidence == "stream" and not monitor.limit.is_stated:
             return self._evaluate_stream(monitor, check, reference, facts, memory, now)
+        if "earlier" in check.facts:
+            facts["earlier"] = self._earlier(monitor, memory.get("since", ""), facts, now)
         window = self._window(monitor, check, facts, now)
+        if check.against == "recent" and window.blocks:
+            window = Window(window.blocks, window.roles, {**facts, "lately": self._lately(window, now)})
         bad_days = frozenset(memory.get("bad_days", ()))
         baseline = self._baseline(check, window, reference, bad_days, now)
         readings = evaluation.measure(check, window, baseline)
@@ -103,10 +199,11 @@ class Monitoring:
         if check.evidence == "stated":
             judged = evaluation.judge_stated(check, monitor.check, readings, name=monitor.name)
             return _remember_bad_days(judged, window, memory)
+        share = self.levels(reference, facts)[monitor.name]
+        if share.why:
+            return evaluation.judge_uncalibrated(check, monitor.check, readings, share.why, name=monitor.name)
         history = self._history(monitor, check, reference, facts)
-        return evaluation.judge_window(
-            check, monitor.check, readings, history, level=self.level(monitor), name=monitor.name
-        )
+        return evaluation.judge_window(check, monitor.check, readings, history, level=share.level, name=monitor.name)
 
     def _evaluate_stream(
         self,
@@ -122,8 +219,10 @@ class Monitoring:
         A promise is about a version's own answers: what others answered on a day is left out.
         """
         newest = self._live.last_mature_day(now)
+        share, usual = self.levels(reference, facts)[monitor.name], self._usual_days(monitor, check, reference, facts)
         through = memory.get("through")
-        day = newest if through is None else datetime.fromisoformat(through).date() + timedelta(days=1)
+        day = _begin(reference, newest) if through is None else datetime.fromisoformat(through).date()
+        day += timedelta(days=through is not None)
         verdicts: tuple[Verdict, ...] = ()
         while day <= newest:
             window = self._live.answered_by(reference.version, day, facts)
@@ -132,9 +231,11 @@ class Monitoring:
                 monitor.check,
                 reading,
                 promised=reference.promised.get(reading.name, math.nan),
-                level=self.level(monitor),
+                level=share.level,
                 memory=memory,
                 name=monitor.name,
+                usual=usual,
+                look=share.look,
             )
             memory = {**folded.memory, "through": day.isoformat()}
             if not (verdicts and verdicts[0].grade is Grade.FAIL):
@@ -150,6 +251,17 @@ class Monitoring:
         newest = self._live.last_complete_day(now)
         return self._live.window(newest - timedelta(days=days), newest, facts, now)
 
+    def _earlier(self, monitor: Monitor, since: str, facts: Mapping[str, Any], now: datetime) -> Sequence[Window]:
+        """Mature windows since the version was first watched, disjoint, as long as the monitor's, in time order."""
+        days = max(1, monitor.window.days)
+        if not since:
+            return []
+        newest = self._live.last_mature_day(now)
+        first = max(date.fromisoformat(since), newest - timedelta(days=EARLIER_DAYS - 1))
+        count = ((newest - first).days + 1) // days
+        ends = [newest - timedelta(days=days * back) for back in reversed(range(count))]
+        return [self._live.labelled_window(end - timedelta(days=days - 1), end, facts) for end in ends]
+
     def _baseline(
         self, check: Check, window: Window, reference: Reference, bad_days: frozenset[str], now: datetime
     ) -> Window | None:
@@ -161,6 +273,16 @@ class Monitoring:
             good = [block for block in recent.blocks if block.day.isoformat() not in bad_days]
             return Window(good, window.roles, window.facts)
         return None
+
+    def _lately(self, window: Window, now: datetime) -> Sequence[Block]:
+        """The days before a window, good and bad; more than are its baseline where days have few rows."""
+        days, first = RECENT_DAYS, window.blocks[0].day
+        recent = self._live.window(first - days * DAY, first - DAY, {}, now)
+        rows = sorted(height for block in recent.blocks if (height := block.rows().height))
+        if rows and rows[len(rows) // 2] < FEW_ROWS:
+            days = min(MOST_DAYS, days * -(-FEW_ROWS // rows[len(rows) // 2]))
+            recent = self._live.window(first - days * DAY, first - DAY, {}, now)
+        return recent.blocks
 
     def _usual(
         self, monitor: Monitor, check: Check, reference: Reference, facts: Mapping[str, Any]
@@ -180,18 +302,53 @@ class Monitoring:
             self._usuals[key] = usual
         return self._usuals[key]
 
-    def _history(
-        self, monitor: Monitor, check: Check, reference: Reference, facts: Mapping[str, Any]
-    ) -> dict[str, list[float]]:
+    def _history(self, monitor: Monitor, check: Check, reference: Reference, facts: Mapping[str, Any]) -> History:
         key = (reference.version, monitor.name)
         if key not in self._histories:
             days = max(1, monitor.window.days)
             blocks = reference.blocks
             starts = range(len(blocks) % days, len(blocks) - days + 1, days)
-            roles = self._live.roles()
-            windows = [Window(blocks[i : i + days], roles, facts) for i in starts]
+            roles, facts = self._live.roles(), {"earlier": (), **facts}
+            windows = [_whole(Window(blocks[i : i + days], roles, facts), self._task.output) for i in starts]
             self._histories[key] = evaluation.history_of(check, windows, Window(blocks, roles, facts))
         return self._histories[key]
+
+    def _usual_days(
+        self, monitor: Monitor, check: Check, reference: Reference, facts: Mapping[str, Any]
+    ) -> Usual | None:
+        """What a stream read on each day of the reference that was answered without being fitted on; None without."""
+        key = (reference.version, monitor.name)
+        if key not in self._days:
+            roles, measured = self._live.roles(), []
+            for block in reference.blocks:
+                [first, *_] = evaluation.measure(check, Window([block], roles, facts), None)
+                measured += [first] if first.value is not None else []
+            found = [(reading.value or 0.0, reading.rows) for reading in measured]
+            means, rows = tuple(mean for mean, _ in found), tuple(count for _, count in found)
+            self._days[key] = Usual(means=means, rows=rows) if found else None
+        return self._days[key]
+
+
+def _whole(window: Window, output: str) -> Window:
+    """The window without its answers where only some of its days have any: on fewer rows all looks farther away."""
+    known = {block.remember(("answered", output), partial(_is_answered, output)) for block in window.blocks}
+    if len(known - {None}) < 2:
+        return window
+    return Window(window.blocks, {name: role for name, role in window.roles.items() if name != output}, window.facts)
+
+
+def _is_answered(output: str, rows: pl.DataFrame) -> bool | None:
+    if not rows.height:
+        return None
+    return output in rows.columns and rows[output].null_count() < rows.height
+
+
+def _begin(reference: Reference, newest: date) -> date:
+    """The first day of a stream: the newest, or where answers of before were told, those of the month since the
+    reference."""
+    if reference.until is None:
+        return newest
+    return max(reference.until + timedelta(days=1), newest - MONTH + timedelta(days=1))
 
 
 def _remember_bad_days(judged: Evaluation, window: Window, memory: Mapping[str, Any]) -> Evaluation:

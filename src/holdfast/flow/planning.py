@@ -97,8 +97,19 @@ def paired_days(task: Task, loss: str, days: Iterable[pl.DataFrame], candidate: 
     return PairedDays(difference=np.array(difference), low=np.array(low), high=np.array(high), rows=rows)
 
 
+def refuse_goal(spec: SystemSpec) -> None:
+    """Raises DataError where a goal decides: what two versions lost on the same rows says nothing of that."""
+    if spec.release.decide.goal is not None:
+        raise DataError(
+            f"releases of '{spec.system}' are decided by a goal: the labels of split traffic; a plan for that is not "
+            "made yet. Plan by the loss: remove decide.goal and decide.prefer, or read how long such releases took "
+            "in `holdfast releases`"
+        )
+
+
 def forecast(spec: SystemSpec, paired: PairedDays, based_on: str) -> ReleaseForecast:
-    """Replay the release test on past days. Raises DataError where too few of them are labelled."""
+    """Replay the release test on past days. Raises DataError where too few are labelled, or where a goal decides."""
+    refuse_goal(spec)
     decide = spec.release.decide
     if paired.days < LEAST_DAYS:
         raise DataError(
@@ -111,17 +122,21 @@ def forecast(spec: SystemSpec, paired: PairedDays, based_on: str) -> ReleaseFore
     usable = max(1, math.floor(within - maturity))
     days = (paired.difference, paired.low, paired.high)
     margin = sequential.replayed_margin(*days, alpha, within=usable)
+    is_judged = within >= maturity + 1  # by then the labels of its first day are complete
+    is_possible = is_judged and within >= least  # what is worse may be refused before all steps are taken
     sd = float(paired.difference.std(ddof=1))
 
     def outlook(effect: float) -> Outlook:
         run = sequential.replayed_decision(*days, decide.margin, alpha, effect=effect, horizon=HORIZON)
         timely = sequential.replayed_decision(*days, decide.margin, alpha, effect=effect, horizon=usable)
         ends = [None if math.isinf(d) else max(d + maturity, least) for d in (run.tenth, run.half, run.nine_in_ten)]
+        promoted = timely.not_worse if is_possible else 0.0
+        refused = timely.decided - timely.not_worse if is_judged else 0.0
         return Outlook(
             days=Spread(one_in_ten=ends[0], half=ends[1], nine_in_ten=ends[2]),
-            promoted=timely.not_worse,
-            refused=timely.decided - timely.not_worse,
-            undecided=1 - timely.decided,
+            promoted=promoted,
+            refused=refused,
+            undecided=1 - promoted - refused,
         )
 
     return ReleaseForecast(
@@ -139,7 +154,9 @@ def forecast(spec: SystemSpec, paired: PairedDays, based_on: str) -> ReleaseFore
         as_good=outlook(0.0),
         as_bad=outlook(2 * decide.margin),
         margins=Spread(
-            one_in_ten=_finite(margin.tenth), half=_finite(margin.half), nine_in_ten=_finite(margin.nine_in_ten)
+            one_in_ten=_finite(margin.tenth) if is_possible else None,
+            half=_finite(margin.half) if is_possible else None,
+            nine_in_ten=_finite(margin.nine_in_ten) if is_possible else None,
         ),
     )
 

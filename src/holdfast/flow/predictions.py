@@ -1,19 +1,25 @@
 """What was answered, and the label when it comes. In: the lake. Out: live windows, day by day."""
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import polars as pl
 
+from holdfast.core.answerer import ELSEWHERE
 from holdfast.core.blocks import block_bounds, day_of, mature_until
 from holdfast.core.evidence import Block, Role, Window
 from holdfast.core.protocols import LABELS, PREDICTIONS, Lake
 from holdfast.core.spec import SystemSpec
+from holdfast.flow.buckets import Buckets
 
 KEPT_BLOCKS = 120
 """How many days of each kind of block are kept in memory."""
+
+NOT_SERVED = ("batch", ELSEWHERE)
+"""Stages of recorded rows that no request to this system got for an answer."""
 
 META = ("version", "stage", "release", "latency_ms", "outside", "request_id", "prediction_id")
 
@@ -50,6 +56,8 @@ class LivePredictions:
         self._spec = spec
         self._lake = lake
         self._output = output
+        kind = "served" if spec.predictions is None else ELSEWHERE
+        self.buckets = Buckets(spec.system, lake, spec.data.timezone, self._served, kind)
         self._answered: OrderedDict[date, Block] = OrderedDict()
         self._labelled: OrderedDict[date, Block] = OrderedDict()
 
@@ -88,18 +96,40 @@ class LivePredictions:
             block = Block(day, block.start, block.end, lambda: mine)
         return Window([block] if block.rows().height else [], self.roles(), facts)
 
+    def told_block(self, day: date, version: str | None, *, labelled: bool) -> Block:
+        """One day that was told, only what a version answered where one is given."""
+        kept = self.labelled_block(day) if labelled else self._kept(self._answered, day, self._answered_block)
+        rows = kept.rows()
+        if version is None or rows.is_empty() or (rows["version"] == version).all():
+            return kept
+        mine = rows.filter(pl.col("version") == version)
+        return Block(day, kept.start, kept.end, lambda: mine)
+
     def last_complete_day(self, now: datetime) -> date:
-        """The newest day that has ended."""
-        return day_of(self._spec.data.timezone, now) - timedelta(days=1)
+        """The newest day that has ended; of answers that are told, one whose answers count as complete."""
+        predictions = self._spec.predictions
+        ended = now if predictions is None else now - predictions.complete_after
+        return day_of(self._spec.data.timezone, ended) - timedelta(days=1)
 
     def last_mature_day(self, now: datetime) -> date:
         """The newest day whose labels count as complete."""
         end = mature_until(self._spec.data, now)
-        return day_of(self._spec.data.timezone, end - timedelta(seconds=1))
+        mature = day_of(self._spec.data.timezone, end - timedelta(seconds=1))
+        return mature if self._spec.predictions is None else min(mature, self.last_complete_day(now))
 
     def day_of(self, at: datetime) -> date:
         """The day of the system's time zone that a time falls on."""
         return day_of(self._spec.data.timezone, at)
+
+    def forget(self, days: Iterable[date]) -> None:
+        """Read these days again when they are asked for: answers came that belong to them."""
+        for day in days:
+            self._answered.pop(day, None)
+            self._labelled.pop(day, None)
+
+    def forget_labels(self) -> None:
+        """Join labels anew: those that came after their day counted as complete are looked for."""
+        self._labelled.clear()
 
     def _kept(self, kept: "OrderedDict[date, Block]", day: date, make: Any) -> Block:
         if day not in kept:
@@ -110,28 +140,50 @@ class LivePredictions:
 
     def _answered_block(self, day: date) -> Block:
         start, end = block_bounds(self._spec.data.timezone, day)
-        return Block(day, start, end, lambda: self.answered(start, end))
+        counts = partial(self.buckets.counts, start, end)
+        return Block(day, start, end, lambda: self.answered(start, end), counts)
 
     def _labelled_block(self, day: date) -> Block:
         start, end = block_bounds(self._spec.data.timezone, day)
         known_until = end + self._spec.data.label.mature_after
         answered = self._kept(self._answered, day, self._answered_block)
-        return Block(day, start, end, lambda: self._join_labels(answered.rows(), start, known_until))
+
+        def counts(edges: Mapping[str, Any]) -> Mapping[str, Any]:
+            """Of every answer too: also of one that a later answer for the same key took the place of."""
+            found = answered.counts(edges)
+            found = self.buckets.of_rows(answered.rows(), edges) if found is None else found
+            return {name: each for name, each in found.items() if name != "label"}
+
+        return Block(day, start, end, lambda: self._join_labels(answered.rows(), start, known_until), counts)
 
     def answered(self, start: datetime, end: datetime) -> pl.DataFrame:
         """Recorded answers by event time, inputs and output under their own names; files that were scored are none."""
         found = self._lake.scan(PREDICTIONS.name, self._spec.system, since=start, until=end)
         if found.is_empty():
             return pl.DataFrame(schema={name: _DTYPES.get(role, pl.Float64) for name, role in self.roles().items()})
-        if found["status"].n_unique() > 1 or found["status"][0] != "ok":
-            found = found.filter(pl.col("status") == "ok")
-        if (found["stage"] == "batch").any():
-            found = found.filter(pl.col("stage") != "batch")
+        found = self._served(found)
         renamed = {name: name.split(".", 1)[1] for name in found.columns if name.startswith(("in.", "out."))}
         return found.rename(renamed).with_columns(
             ((pl.col("queue_us") + pl.col("run_us")) / 1000).alias("latency_ms"),
             pl.lit(None, pl.Float64).alias("label"),
         )
+
+    def failures(self, block: Block) -> int:
+        """How many rows of a block were asked for and got no answer: recorded as failed, and left out of its rows."""
+        found = self._lake.scan(PREDICTIONS.name, self._spec.system, since=block.start, until=block.end)
+        if found.is_empty():
+            return 0
+        return found.filter(pl.col("status") != "ok", ~pl.col("stage").is_in(NOT_SERVED)).height
+
+    def _served(self, found: pl.DataFrame) -> pl.DataFrame:
+        """Of recorded rows those that were answered, and not for a file that was scored."""
+        if found["status"].n_unique() > 1 or (found.height and found["status"][0] != "ok"):
+            found = found.filter(pl.col("status") == "ok")
+        if self._spec.predictions is not None:
+            return found.filter(pl.col("stage") == ELSEWHERE)
+        if found["stage"].is_in(NOT_SERVED).any():
+            return found.filter(~pl.col("stage").is_in(NOT_SERVED))
+        return found
 
     def labels(self, start: datetime, until: datetime) -> pl.DataFrame:
         """The newest revision of each label known in a time range: columns ``key``, ``label``, ``label_known_at``."""

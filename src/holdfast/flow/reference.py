@@ -3,11 +3,13 @@
 import io
 import math
 from collections.abc import Mapping, Sequence
+from datetime import date
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from holdfast.core.evidence import Block
 from holdfast.core.protocols import Task
 from holdfast.core.signature import Signature
 from holdfast.core.spec import SystemSpec
@@ -34,25 +36,62 @@ def make_reference(
     rows: pl.DataFrame,
     holdout: pl.DataFrame,
     folds: Sequence[Mapping[str, float]],
+    *,
+    validated: pl.DataFrame | None = None,
+    facts: Mapping[str, Any] | None = None,
 ) -> Reference:
     """The reference of a version.
 
     `rows` are the rows of its snapshot up to the end of the hold-out, `holdout` the scored hold-out with the columns
-    ``key``, ``event_at``, ``label`` and ``candidate``; `folds` are the metrics of its validation folds.
+    ``key``, ``event_at``, ``label`` and ``candidate``; `folds` are the metrics of its validation folds, `validated`
+    the rows that these scored, with ``key`` and ``candidate``; runs of before they were kept have none. `facts` are
+    what else a check may ask about the version.
     """
     day = day_expr(spec.data.timezone)
     dated = rows.filter(day > day.max() - pl.duration(days=REFERENCE_DAYS))
-    # Answers to rows that were fitted on are better than live ones can be: only held-out answers are a reference.
-    answers = holdout.select("key", pl.col("candidate").alias(task.output))
+    # Answers to rows that were fitted on are better than live ones can be: only those to later rows are a reference,
+    # the version's own on the hold-out and, before it, those of the models of its validation folds.
+    scored = [holdout, *([] if validated is None else [validated])]
+    answers = pl.concat([frame.select("key", pl.col("candidate").alias(task.output)) for frame in scored])
+    answers = answers.unique("key", keep="first", maintain_order=True)
     dated = dated.join(answers, on="key", how="left", maintain_order="left")
     # The version's own columns: the file may have gained some since.
-    names = [*(column.name for column in signature.columns), task.output]
-    edges = {name: histogram.edges_of(_values(dated[name])) for name in names}
+    names = [*(column.name for column in signature.columns), task.output, "label"]
+    edges = {name: histogram.edges_of(_values(dated[name])) for name in names if name in dated.columns}
     return Reference(
         version=version,
         blocks=tuple(blocks_of(spec.data.timezone, dated)),
-        facts={"edges": edges, "signature": signature},
+        facts={**(facts or {}), "edges": edges, "signature": signature},
         promised=promised_losses(spec, task, holdout, folds),
+    )
+
+
+def reference_of_answers(
+    spec: SystemSpec, task: Task, version: str, signature: Signature, days: Sequence[Block], end: date, *, awaited: str
+) -> Reference:
+    """The reference of a version that is served elsewhere: answers of the days that it is held to, up to `end`.
+
+    `awaited` says why labels are not complete yet, or is empty: then the days carry their labels.
+    """
+    blocks = tuple(block for block in days if block.rows().height)
+    if not blocks:
+        nothing = f"no answer lies in the days of the reference, which ended on {end}"
+        facts = {"edges": {}, "signature": signature}
+        return Reference(version=version, blocks=(), facts=facts, promised={}, short=nothing)
+    rows = pl.concat([block.rows() for block in blocks], how="diagonal_relaxed")
+    names = [*(column.name for column in signature.columns), task.output, "label"]
+    edges = {name: histogram.edges_of(_values(rows[name])) for name in names if name in rows.columns}
+    labelled = rows.filter(pl.col("label").is_not_null())
+    if not awaited and labelled.is_empty():
+        awaited = f"no label has come for the answers of the reference, which ended on {end}"
+    answered = labelled.rename({task.output: "candidate"})
+    return Reference(
+        version=version,
+        blocks=blocks,
+        facts={"edges": edges, "signature": signature},
+        promised={} if awaited else promised_losses(spec, task, answered),
+        unlabelled=awaited,
+        until=end,
     )
 
 

@@ -13,7 +13,7 @@ from holdfast.core.protocols import Task, Transaction
 from holdfast.core.records import OPEN_STATES, Move, Release, ReleaseState, Run
 from holdfast.core.spec import ReleasePlan
 from holdfast.errors import Conflict, NotFound
-from holdfast.flow import registry
+from holdfast.flow import experiments, registry
 from holdfast.stats import sequential
 
 Score = Callable[[str, pl.DataFrame], "np.ndarray[tuple[int], np.dtype[np.float64]]"]
@@ -74,8 +74,9 @@ def enter(
 def fold(release: Release, block: Block, task: Task, plan: ReleasePlan, score: Score, output: str) -> Release:
     """Fold one mature day into the comparison: both versions score every recorded, labelled row of it.
 
-    The paired difference of each row is bounded by the two answers before its label is known, so the bets of a day
-    are chosen from its inputs alone (Choe and Ramdas 2024; Waudby-Smith and Ramdas 2024).
+    The paired difference of each row is bounded by the two answers before its label is known (Choe and Ramdas 2024;
+    Waudby-Smith and Ramdas 2024). A day is bet on within the widest bounds so far: within its own, days on which both
+    versions agree would count for more than others, and what is decided would not be the mean over days.
     """
     rows = block.rows()
     labelled = rows.filter(pl.col("label").is_not_null()) if rows.height else rows
@@ -84,6 +85,8 @@ def fold(release: Release, block: Block, task: Task, plan: ReleasePlan, score: S
     )
     if labelled.is_empty():
         return replace(release, comparison=past)
+    if plan.decide.goal is not None:
+        return replace(release, comparison=experiments.fold_goal(past, labelled, release, plan))
     y = labelled["label"].to_numpy()
     live, candidate = (
         _outputs(labelled, release.against, score, output),
@@ -92,25 +95,30 @@ def fold(release: Release, block: Block, task: Task, plan: ReleasePlan, score: S
     loss = plan.decide.loss
     difference = float((task.loss(loss, y, candidate) - task.loss(loss, y, live)).mean())
     low, high = (float(bound.mean()) for bound in task.loss_bounds(loss, candidate, live))
+    low, high = min(past.lowest, low), max(past.highest, high)
     comparison = replace(
         past,
         blocks=past.blocks + 1,
+        lowest=low,
+        highest=high,
         rows=past.rows + labelled.height,
         mean=past.mean + (difference - past.mean) / (past.blocks + 1),
-        log_wealth_not_worse=sequential.fold_paired(
-            past.log_wealth_not_worse, difference, low, high, plan.decide.margin, direction="below"
-        ),
-        log_wealth_worse=sequential.fold_paired(past.log_wealth_worse, difference, low, high, 0.0, direction="above"),
+        not_worse=sequential.fold_paired(past.not_worse, difference, low, high, plan.decide.margin, direction="below"),
+        worse=sequential.fold_paired(past.worse, difference, low, high, 0.0, direction="above"),
     )
     return replace(release, comparison=comparison)
 
 
 def step(tx: Transaction, release: Release, plan: ReleasePlan, now: datetime) -> Release:
     """Move a release on, back, or not at all, on the evidence folded so far. Stores it either way."""
-    folded = release.comparison
-    decision = sequential.decide(folded.log_wealth_not_worse, folded.log_wealth_worse, 1 - plan.decide.confidence)
+    decision = _decision(release, plan)
     # The plan may have become shorter since the release began.
     stage, following = plan.steps[min(release.step, len(plan.steps) - 1)], plan.steps[release.step + 1 :]
+    if decision == "mismatch":
+        why = (
+            f"traffic did not come to the versions as split, so they cannot be compared: {evidence_text(release, plan)}"
+        )
+        return roll_back(tx, release, why, now)
     if decision == "worse":
         return roll_back(tx, release, f"worse than version {release.against}: {evidence_text(release, plan)}", now)
     waited = release.step_since is not None and now - release.step_since >= stage.least
@@ -171,16 +179,25 @@ def roll_back_live(tx: Transaction, system: str, why: str, now: datetime, by: st
 def evidence_text(release: Release, plan: ReleasePlan) -> str:
     """The comparison in one line."""
     c = release.comparison
+    if plan.decide.goal is not None:
+        return experiments.goal_text(release, plan)
     return (
         f"{plan.decide.loss} {c.mean:+.4f} a day over {c.blocks} days and {c.rows:,} labelled rows "
         f"({c.unlabelled:,} without label), margin {plan.decide.margin:g}, evidence not worse "
-        f"{_wealth(c.log_wealth_not_worse):.1f}, worse {_wealth(c.log_wealth_worse):.1f}, "
+        f"{_evidence(c.not_worse):.1f}, worse {_evidence(c.worse):.1f}, "
         f"needed {1 / (1 - plan.decide.confidence):.0f}"
     )
 
 
-def _wealth(log_wealths: tuple[float, ...]) -> float:
-    return math.exp(min(sequential.log_mixture(log_wealths), 700.0)) if log_wealths else 1.0
+def _decision(release: Release, plan: ReleasePlan) -> experiments.Outcome:
+    if plan.decide.goal is not None:
+        return experiments.judge_goal(release, plan)
+    folded = release.comparison
+    return sequential.decide(folded.not_worse, folded.worse, 1 - plan.decide.confidence)
+
+
+def _evidence(state: tuple[float, ...]) -> float:
+    return math.exp(min(sequential.log_evidence(state), 700.0))
 
 
 def _outputs(
@@ -199,14 +216,17 @@ def _take_step(tx: Transaction, release: Release, step: int, plan: ReleasePlan, 
     stage = plan.steps[step]
     if stage.stage == "live":
         return _promote(tx, release, why, now)
-    release = _move(tx, replace(release, step=step, step_since=now), stage.stage, why, now)
     is_canary = stage.stage == "canary"
+    compared = replace(release.comparison, split=(), split_step=-1, split_through=None)  # each step splits anew
+    share = stage.share if is_canary else 0.0
+    release = replace(release, step=step, step_since=now, share=share, comparison=compared)
+    release = _move(tx, release, stage.stage, why, now)
     registry.reroute(
         tx,
         release.system,
         now,
         canary=release.version if is_canary else "",
-        canary_share=stage.share if is_canary else 0.0,
+        canary_share=release.share,
         shadow="" if is_canary else release.version,
         release=release.id,
     )

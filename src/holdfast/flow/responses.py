@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
+import msgspec
 from msgspec.structs import replace
 
 from holdfast.core import kinds
@@ -60,7 +61,7 @@ def _may_act(
 
 def _act(response: Response, incident: Incident, controls: Controls) -> str:
     try:
-        action: Action = kinds.load("actions", response.do)(**response.options)
+        action: Action = msgspec.convert(dict(response.options), kinds.load("actions", response.do))
         return action.act(incident, controls)
     except Exception as error:
         log.exception("action %s failed", response.do)

@@ -23,11 +23,13 @@ from holdfast.core.model import Facts
 from holdfast.core.protocols import Fitted, Task, Trainer
 from holdfast.core.records import Baseline
 from holdfast.core.signature import Column, Rows, Signature
+from holdfast.core.spans import ALL, Choice, Span
 from holdfast.core.spec import SystemSpec
 from holdfast.core.transform import Transform
 from holdfast.errors import HoldfastError, did_you_mean
+from holdfast.flow import windows
 from holdfast.flow.parity import Proof, export_proved
-from holdfast.flow.splits import Split, folds_of, split_rows
+from holdfast.flow.splits import Split, folds_of, narrowed, split_rows, weights_of
 from holdfast.security.artifacts import artifact_hash, describe, open_model
 from holdfast.security.verifying import read_files
 
@@ -39,6 +41,8 @@ INNER_SHARE = 0.15
 """Share of the rows to be fitted, the newest, that decides when to stop; then all of them are fitted."""
 PACKAGES = ("holdfast", "numpy", "polars", "lightgbm", "scikit-learn", "onnx", "onnxruntime")
 ARTIFACT, RESULT, HOLDOUT = "artifact", "result.json", "holdout.parquet"
+VALIDATED = "validated.parquet"
+"""What the validation folds answered: rows later than all that was fitted for them, so honest answers."""
 
 
 class TrainingRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,10 +54,14 @@ class TrainingRequest(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     now: datetime
     out: Path
+    present: Span = ALL
+    """The window of the live version: what ``model.window: auto`` keeps unless another one is better for sure."""
 
 
 class TrainingResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What came out, as ``result.json`` keeps it. Beside it lie ``artifact/`` and ``holdout.parquet``."""
+    """What came out, as ``result.json`` keeps it. Beside it lie ``artifact/``, ``holdout.parquet``, the held-out rows
+    with the answers to them, and ``validated.parquet``: ``key``, ``event_at``, ``label``, and as ``candidate`` what the
+    model of the row's validation fold answered."""
 
     trainer: str
     params: dict[str, Any]
@@ -81,6 +89,8 @@ class TrainingResult(msgspec.Struct, frozen=True, kw_only=True):
     """Event times between which those rows lie, the end exclusive: the reference for drift."""
     holdout: tuple[datetime, datetime]
     holdout_rows: int
+    window: Choice | None = None
+    """What was fitted, and why; None in results of before windows were chosen."""
 
 
 def train(request: TrainingRequest, progress: Progress | None = None) -> TrainingResult:
@@ -94,15 +104,17 @@ def train(request: TrainingRequest, progress: Progress | None = None) -> Trainin
     tell = progress or (lambda _stage, _share: None)
     tell("read", 0.0)
     split = split_rows(request.spec, request.snapshot, request.now)
+    span, chosen = _window(request, split, tell)
+    split = narrowed(request.spec, split, span)
     maker = _Maker(request, split.fit)
     tell("folds", 0.1)
-    folds = tuple(maker.score_fold(fit, test) for fit, test in folds_of(request.spec, split))
+    scored = [maker.score_fold(fit, span, test) for fit, test in folds_of(request.spec, split, span)]
     tell("fit", 0.4)
-    fit = maker.prepare(split.fit)
-    tuned, _ = maker.tune(split.fit)
+    fit = maker.prepare(split.fit, span)
+    tuned, _ = maker.tune(split.fit, span)
     fitted = maker.fit_all(maker.like(tuned), fit)
     tell("baselines", 0.7)
-    held = maker.prepare(split.holdout, fit.transform)
+    held = maker.prepare(split.holdout, ALL, fit.transform)
     answers, baselines = maker.baselines(fit, held)
     tell("prove", 0.85)
     artifact = _artifact_directory(request.out)
@@ -115,12 +127,14 @@ def train(request: TrainingRequest, progress: Progress | None = None) -> Trainin
     answers["candidate"] = open_model(artifact).runtime.run(held.x).astype(np.float64)
     columns = [pl.Series(name, answer, dtype=pl.Float64) for name, answer in answers.items()]
     split.holdout.with_columns(columns).write_parquet(request.out / HOLDOUT)
+    validated = [rows for _, rows in scored] or [_scored(split.holdout.clear(), np.zeros(0))]
+    pl.concat(validated).write_parquet(request.out / VALIDATED)
     result = TrainingResult(
         trainer=facts.trainer,
         params=dict(fitted.params),
         seed=request.seed,
         metrics=maker.metrics(held.y, answers["candidate"]),
-        folds=folds,
+        folds=tuple(metrics for metrics, _ in scored),
         curves=dict(tuned.curves),
         baselines=baselines,
         took_s=stopwatch_s() - started,
@@ -135,6 +149,7 @@ def train(request: TrainingRequest, progress: Progress | None = None) -> Trainin
         trained_until=split.start,
         holdout=(split.start, split.end),
         holdout_rows=len(held.y),
+        window=chosen,
     )
     (request.out / RESULT).write_bytes(msgspec.json.encode(result))
     return result
@@ -145,11 +160,37 @@ def read_result(out: Path) -> TrainingResult:
     return msgspec.json.decode((out / RESULT).read_bytes(), type=TrainingResult)
 
 
+def _window(request: TrainingRequest, split: Split, tell: Progress) -> tuple[Span, Choice]:
+    """What is fitted: as the file states, or chosen on the rows before the hold-out. Each fit is told."""
+    stated = request.spec.model.window
+    maker = _Maker(request, split.history)
+    if stated.half_life is not None and not windows.can_weigh(maker.trainer):
+        raise HoldfastError(
+            f"model.window: trainer {request.spec.model.trainer} cannot weight rows, so there is no half-life; "
+            "give a duration such as 90d, all, or auto"
+        )
+    if not stated.auto:
+        return stated, windows.stated(stated)
+    return windows.choose(
+        request.spec,
+        maker.task,
+        split.history,
+        split.start,
+        maker.settle,
+        maker.answer,
+        present=request.present,
+        weighted=windows.can_weigh(maker.trainer),
+        tell=lambda share: tell("window", 0.1 * share),
+    )
+
+
 class _Prepared(msgspec.Struct, frozen=True, kw_only=True):
-    """A matrix, its targets, and the transform that made it."""
+    """A matrix, its targets, how much each row counts, and the transform that made it."""
 
     x: Any
     y: Any
+    weights: Any
+    """None where all rows count alike."""
     transform: Transform
 
 
@@ -164,24 +205,35 @@ class _Maker:
         self.trainer: Trainer = _make_trainer(model.trainer, model.params)
         self.signature = signature_of(request.spec, self.task, fit)
 
-    def prepare(self, frame: pl.DataFrame, fitted: Transform | None = None) -> _Prepared:
-        """The frame as a matrix, by a transform fitted on it or by the one given."""
+    def prepare(self, frame: pl.DataFrame, span: Span, fitted: Transform | None = None) -> _Prepared:
+        """The frame as a matrix, by a transform fitted on it or by the one given, weighted as a window says."""
         rows, y = read_frame(self.signature, frame), self.task.target(frame["label"])
         made = fitted or transform.fit(self.signature, rows, y, timezone=self.timezone)
-        return _Prepared(x=made.matrix(rows), y=y, transform=made)
+        return _Prepared(x=made.matrix(rows), y=y, weights=weights_of(frame, span), transform=made)
 
-    def tune(self, frame: pl.DataFrame) -> tuple[Fitted, Transform]:
+    def settle(self, frame: pl.DataFrame, span: Span) -> Trainer:
+        """The trainer with the parameters that these rows settle on."""
+        return self.like(self.tune(frame, span)[0])
+
+    def answer(self, trainer: Trainer, frame: pl.DataFrame, span: Span, test: pl.DataFrame) -> FloatArray:
+        """What a model fitted on the frame answers to other rows."""
+        rows = self.prepare(frame, span)
+        return self.fit_all(trainer, rows).predict(self.prepare(test, ALL, rows.transform).x)
+
+    def tune(self, frame: pl.DataFrame, span: Span) -> tuple[Fitted, Transform]:
         """A model fitted on the older rows that the newest told when to stop, and its transform."""
         newest = max(1, int(len(frame) * INNER_SHARE))
-        older = self.prepare(frame.head(len(frame) - newest))
-        newer = self.prepare(frame.tail(newest), older.transform)
+        older = self.prepare(frame.head(len(frame) - newest), span)
+        newer = self.prepare(frame.tail(newest), ALL, older.transform)
         return self.fit_all(self.trainer, older, (newer.x, newer.y)), older.transform
 
-    def score_fold(self, fit: pl.DataFrame, test: pl.DataFrame) -> dict[str, float]:
-        """Metrics on rows that come after those that are fitted; the fold stops by its own inner rows."""
-        fitted, made = self.tune(fit)
-        later = self.prepare(test, made)
-        return self.metrics(later.y, fitted.predict(later.x))
+    def score_fold(self, fit: pl.DataFrame, span: Span, test: pl.DataFrame) -> tuple[dict[str, float], pl.DataFrame]:
+        """Metrics on rows that come after those that are fitted, and the rows with what was answered; the fold stops by
+        its own inner rows."""
+        fitted, made = self.tune(fit, span)
+        later = self.prepare(test, ALL, made)
+        answers = fitted.predict(later.x)
+        return self.metrics(later.y, answers), _scored(test, answers)
 
     def like(self, tuned: Fitted) -> Trainer:
         """The trainer with the parameters that a fit settled on."""
@@ -191,7 +243,9 @@ class _Maker:
     def fit_all(self, trainer: Trainer, rows: _Prepared, valid: tuple[FloatArray, FloatArray] | None = None) -> Fitted:
         """One fit on all rows that are given."""
         sizes = rows.transform.sizes
-        return trainer.fit(rows.x, rows.y, valid=valid, task=self.task, categories=sizes, seed=self.seed)
+        # Given only where rows differ, so that a trainer that knows no weights does for all other windows.
+        weighted = {} if rows.weights is None else {"weights": rows.weights}
+        return trainer.fit(rows.x, rows.y, valid=valid, task=self.task, categories=sizes, seed=self.seed, **weighted)
 
     def baselines(self, fit: _Prepared, held: _Prepared) -> tuple[dict[str, FloatArray], tuple[Baseline, ...]]:
         """What the best constant and the plain linear model answer on the hold-out, as columns and as metrics."""
@@ -207,6 +261,10 @@ class _Maker:
     def metrics(self, y: FloatArray, output: FloatArray) -> dict[str, float]:
         """The task's metrics that are defined on these rows."""
         return {name: value for name, value in self.task.metrics(y, output).items() if np.isfinite(value)}
+
+
+def _scored(rows: pl.DataFrame, answers: FloatArray) -> pl.DataFrame:
+    return rows.select("key", "event_at", "label", pl.Series("candidate", answers, dtype=pl.Float64))
 
 
 def _make_trainer(name: str, params: Any) -> Trainer:

@@ -18,7 +18,7 @@ from types import FrameType
 
 import uvicorn
 
-from holdfast.core.clock import Clock, SystemClock
+from holdfast.core.clock import Clock, SystemClock, stopwatch_s
 from holdfast.core.records import Mark, SystemFile, Version
 from holdfast.errors import HoldfastError
 from holdfast.flow.registry import current_route
@@ -36,6 +36,8 @@ log = logging.getLogger("holdfast")
 EVERY_S = 1.0
 """Pause between two rounds, in seconds."""
 ROLL_EVERY = timedelta(minutes=1)
+COUNT_S = 0.25
+"""How long a round may count rolled answers of one system before it goes on; one piece is always finished."""
 STATE_WIDE = "*"
 
 
@@ -92,6 +94,8 @@ class Keeper:
         self._systems: dict[str, tuple[SystemFile, System]] = {}
         self._errors: dict[str, str] = {}
         self._rolled_at: datetime | None = None
+        self._uncounted: set[str] = set()
+        """Systems whose answers may not all be counted since the lake was rolled."""
         self._started_at = clock.now()
 
     def round(self) -> None:
@@ -120,6 +124,8 @@ class Keeper:
             system = self._system(file)
             for done in system.tick():
                 log.info("%s: %s", file.system, done)
+            if file.system in self._uncounted:
+                self._count(file.system, system)
             if isinstance(system.feeds, LakeFeeds):
                 problem = system.feeds.problem
         except Exception as error:
@@ -156,6 +162,15 @@ class Keeper:
         if self._rolled_at is None or now - self._rolled_at >= ROLL_EVERY:
             self._rolled_at = now
             self._state.lake.roll()
+            self._uncounted.update(self._systems)
+
+    def _count(self, name: str, system: System) -> None:
+        """Count what was rolled, for a bounded time; the next rounds go on with the rest."""
+        began = stopwatch_s()
+        for _ in system.count_answers():
+            if stopwatch_s() - began > COUNT_S:
+                return
+        self._uncounted.discard(name)
 
     def _mend_artifacts(self) -> None:
         """Where a worker refuses an artifact, unpack it anew from the blobs; the worker tries again by itself."""

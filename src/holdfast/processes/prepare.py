@@ -60,7 +60,9 @@ def prepare(directory: Path, files: Sequence[Path], *, by: str) -> Prepared:
             state.publish_routes()
         except StateError as error:  # one system whose model is gone must not keep the others from being served
             log.error("%s", error)
-        return Prepared(token=token, systems=systems)
+        with state.catalog.read() as tx:
+            elsewhere = tuple(f.system for f in tx.find(SystemFile) if state.spec(f).predictions is not None)
+        return Prepared(token=token, systems=systems, elsewhere=elsewhere)
     finally:
         state.close()
 

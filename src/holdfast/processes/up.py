@@ -42,6 +42,8 @@ class Started(msgspec.Struct, frozen=True, kw_only=True):
     """The secret of the first admin token, on the very first start only; empty later."""
     systems: dict[str, str]
     """Each system and its live version, empty where there is none yet."""
+    elsewhere: tuple[str, ...] = ()
+    """Those whose model is served elsewhere."""
     is_local: bool
 
 
@@ -79,6 +81,7 @@ def run_up(options: UpOptions, *, by: str, tell: Callable[[Started], None]) -> N
                 grpc="" if grpc is None else _url(grpc.getsockname()).removeprefix("http://"),
                 token=prepared.token,
                 systems=prepared.systems,
+                elsewhere=prepared.elsewhere,
                 is_local=_is_local(options.host),
             )
             opener.close()

@@ -1,11 +1,25 @@
 """Who may ask: the tokens of the routes, compared with what a request brings."""
 
+import base64
+
 from holdfast.core.routes import Routes, TokenHash
 from holdfast.security.identity import matches
 
 OPEN = TokenHash(sha256="", role="client", name="")
 """Stands for everyone where the routes carry no tokens."""
 _MOST_KNOWN = 1024
+
+
+def bearer(authorization: str) -> str:
+    """The same, with the password of a Basic one as the token: a logger that takes no header takes it in its URL."""
+    scheme, _, encoded = authorization.partition(" ")
+    if scheme.lower() != "basic":
+        return authorization
+    try:
+        _, _, secret = base64.b64decode(encoded, validate=True).decode("latin-1").partition(":")
+    except ValueError:  # no base64, or letters that are not of ASCII
+        return ""
+    return f"Bearer {secret}"
 
 
 class Access:

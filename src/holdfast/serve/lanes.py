@@ -61,6 +61,9 @@ class Lanes(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Reads the usual requests in a single pass; None where the versions do not take the same columns."""
     pair: Pair | None = None
     """For reading rows of both versions at once; None where that cannot be."""
+    asked: Mapping[str, Lane] = {}
+    """By version, for requests that name one. What these answer is recorded as of no release: it did not come to the
+    version by chance, so no release may be judged by it."""
     held: str = ""
     """Why newer routes of this system are not in force; empty when they are."""
 
@@ -70,12 +73,16 @@ class Lanes(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         Raises NotFound for a version that answers no requests, StateError where none is live.
         """
         if version:
-            known = {lane.by.version: lane for lane in self.all()}
-            if version not in known:
+            if version not in self.asked:
                 what = f"version of '{self.name}' that answers requests called"
-                raise NotFound(what, version, known)
-            return known[version]
+                raise NotFound(what, version, self.asked)
+            return self.asked[version]
         if self.live is None:
+            if self.routed.elsewhere is not None:
+                raise StateError(
+                    f"'{self.name}' is served elsewhere and only watched here; POST /predictions/{self.name} takes "
+                    "what it answered"
+                )
             if self.held:  # the reason names files of this machine: it is for its operator
                 raise StateError(f"'{self.name}' cannot be served now; `holdfast status` on its machine says why")
             raise StateError(f"no version of '{self.name}' is live; release one, then ask again")
@@ -161,9 +168,14 @@ def _lanes(name: str, routed: RoutedSystem, old: Lanes | None, load: LoadModel, 
         routed=routed,
         live=live,
         canary=canary,
+        asked={each.by.version: _asked(each) for each in (live, canary) if each is not None},
         reading=_reading(routed, live, canary),
         pair=_pair(live, canary),
     )
+
+
+def _asked(lane: Lane) -> Lane:
+    return msgspec.structs.replace(lane, by=msgspec.structs.replace(lane.by, release=""))
 
 
 def _cached(model: Model | CachedModel, size: int, count: LookUpCount) -> CachedModel:

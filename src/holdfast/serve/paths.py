@@ -18,9 +18,11 @@ Kind = Literal[
     "loading",
     "predict",
     "labels",
+    "predictions",
+    "events",
 ]
 
-POSTED: frozenset[Kind] = frozenset({"infer", "index", "loading", "predict", "labels"})
+POSTED: frozenset[Kind] = frozenset({"infer", "index", "loading", "predict", "labels", "predictions", "events"})
 """What takes POST; everything else takes GET and HEAD."""
 OPEN: frozenset[Kind] = frozenset({"live", "ready"})
 """What needs no token."""
@@ -52,6 +54,10 @@ def place_of(path: str) -> Place | None:
             return Place("predict", system)
         case ["labels", system]:
             return Place("labels", system)
+        case ["predictions", system]:
+            return Place("predictions", system)
+        case ["events", system]:
+            return Place("events", system)
         case ["v2"]:
             return Place("server")
         case ["v2", "health", "live"]:

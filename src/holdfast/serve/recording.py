@@ -4,13 +4,13 @@ The storage schemas live here. They are not derived from what travels over the w
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
 
 from holdfast.core.answerer import Answerer
-from holdfast.core.protocols import LABELS, PREDICTIONS, Field, Same, Writer
+from holdfast.core.protocols import ARRIVALS, LABELS, PREDICTIONS, Field, Same, Writer
 from holdfast.core.signature import Rows, Signature
 from holdfast.core.spec import Serve
 from holdfast.errors import NotFound, StateError
@@ -64,9 +64,48 @@ def prediction_fields(signature: Signature) -> tuple[Field, ...]:
     return (*_PREDICTION, *texts, *_TIMES, *numbers, Field(f"out.{signature.output}", "float"))
 
 
+_ARRIVAL = (
+    Field("arrival_id", "text"),
+    Field("arrived_at", "time"),
+    Field("part", "text"),
+    Field("request_id", "text"),
+    Field("row", "int"),
+    Field("key", "text"),
+    Field("predicted_at", "time"),
+    Field("version", "text"),
+    Field("caller", "text"),
+)
+
+
+def arrival_fields(signature: Signature) -> tuple[Field, ...]:
+    """Columns of the arrivals table: `part` is ``whole``, ``request`` (no output) or ``response`` (no inputs)."""
+    texts = [Field(f"in.{c.name}", "text") for c in signature.columns if c.type == "category"]
+    numbers = [Field(f"in.{c.name}", "float") for c in signature.columns if c.type != "category"]
+    return (*_ARRIVAL, *texts, *numbers, Field(f"out.{signature.output}", "float"))
+
+
 def label_fields() -> tuple[Field, ...]:
     """Columns of the labels table."""
     return _LABEL
+
+
+class Arrival(msgspec.Struct, frozen=True, kw_only=True):
+    """What came about n answers that were given elsewhere. Times are microseconds since 1970 UTC (n,)."""
+
+    part: Literal["whole", "request", "response"]
+    request_id: Sequence[str]
+    row: IntArray
+    """Place of the row in its request, from 0."""
+    key: Sequence[str | None]
+    predicted_at: IntArray
+    version: Sequence[str]
+    """Empty where nothing names it."""
+    arrived_at: int
+    caller: str = ""
+    inputs: Rows | None = None
+    """None for a response."""
+    outputs: FloatArray | None = None
+    """None for a request."""
 
 
 class RowMeta(msgspec.Struct, frozen=True, kw_only=True):
@@ -286,6 +325,38 @@ class Recorder:
             "revision": revision,
         }
         self._committer(LABELS.name, system, "", label_fields).append(columns, n, done=done or _raised)
+        return ids
+
+    def record_arrival(
+        self, system: str, signature: Signature, arrival: Arrival, *, done: Done | None = None
+    ) -> list[str]:
+        """Write what came about answers that were given elsewhere, all or none; returns the ids of the predictions.
+
+        Of the same part of the same prediction the first that came stays, so a delivery may be repeated.
+        """
+        n, texts = len(arrival.request_id), [c.name for c in signature.columns if c.type == "category"]
+        ids = [f"{id}:{row}" for id, row in zip(arrival.request_id, arrival.row.tolist(), strict=True)]
+        columns: dict[str, Any] = {
+            "arrival_id": [f"{id}/{arrival.part}" for id in ids],
+            "request_id": arrival.request_id,
+            "row": arrival.row,
+            "key": arrival.key,
+            "predicted_at": arrival.predicted_at,
+            "version": arrival.version,
+        }
+        constants: dict[str, Any] = {"part": arrival.part, "caller": arrival.caller}
+        columns["arrived_at"] = np.full(n, arrival.arrived_at, dtype=np.int64)
+        matrix = np.full((n, len(signature.columns) - len(texts) + 1), np.nan)
+        if arrival.inputs is None:
+            constants |= {f"in.{name}": None for name in texts}
+        else:
+            columns |= {f"in.{name}": arrival.inputs.texts[name] for name in texts}
+            matrix[:, :-1] = arrival.inputs.numbers
+        if arrival.outputs is not None:
+            matrix[:, -1] = arrival.outputs
+        self._committer(ARRIVALS.name, system, signature.hash(), lambda: arrival_fields(signature)).append(
+            columns, n, constants=constants, matrix=matrix, done=done or _raised
+        )
         return ids
 
     def _committer(

@@ -87,8 +87,8 @@ class Pending:
         self.count = _count(lanes, request)
         keys = request.keys if request.keys is not None else _column(request, lanes.routed.key)
         units = request.units if request.units is not None else _column(request, lanes.routed.unit)
-        self.keys = _texts(keys, "keys", lanes.routed.key, self.count)
-        self.units = _texts(units, "units", lanes.routed.unit, self.count)
+        self.keys = texts_of(keys, "keys", lanes.routed.key, self.count)
+        self.units = texts_of(units, "units", lanes.routed.unit, self.count)
         self.event_at = _times(request.event_at, "event_at", self.count)
         self.features_known_at = _times(request.features_known_at, "features_known_at", self.count)
         self.parts = _parts(lanes, request, self)
@@ -270,7 +270,7 @@ def _column(request: PredictRequest, name: str) -> Sequence[Any] | None:
     return (request.columns or {}).get(name)
 
 
-def _texts(values: Sequence[Any] | None, what: str, column: str, count: int) -> list[str | None]:
+def texts_of(values: Sequence[Any] | None, what: str, column: str, count: int) -> list[str | None]:
     """Keys or units as text; numbers are written out, so 7 and "7" are the same."""
     if values is None:
         return [None] * count

@@ -5,6 +5,8 @@ are not: thirty weekly windows that each share six days with the next are about 
 """
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -108,6 +110,85 @@ def level_within(budget: float, *, monitors: int, evaluations: float) -> float:
     0.006666666666666667
     """
     return min(1.0, budget / (monitors * evaluations))
+
+
+@dataclass(frozen=True)
+class Look:
+    """Something that looks now and then, and may alarm falsely."""
+
+    evaluations: float
+    """How often it looks per month."""
+    windows: int | None
+    """Disjoint windows of history that it is judged among, so that its level is a multiple of 1 / (windows + 1); None
+    for one that any level suits."""
+
+    @property
+    def step(self) -> float:
+        """False alarms per month at its smallest level; 0 where any level suits."""
+        return 0.0 if self.windows is None else self.evaluations * least_level(self.windows)
+
+
+FAIR = 0.5
+"""Nobody gets less than this part of an even share so that one with little history reaches its level."""
+MOST = 0.5
+"""No level is above this: what alarms at every second look says nothing."""
+
+
+def split_levels(budget: float, looks: Sequence[Look]) -> list[float]:
+    """The level of each look, so that the sum of evaluations times level stays within a budget of alarms per month.
+
+    By linearity of expectation that bounds false alarms under any dependence (Spjøtvoll 1972; Dandapanthula and
+    Ramdas 2025). Shares are even, but one whose history is short gets as much as its smallest level costs, if that
+    leaves the others half of an even share; if not, the neediest gets nothing, level 0, and its share goes to the
+    others. What ranks among windows can use whole ranks only. What is left goes to further ranks, the coarsest
+    ranking first, then to those that any level suits: these keep half of an even share, for half the level costs them
+    the logarithm of two only.
+
+    >>> split_levels(1.0, [Look(4, 9), Look(30, None)])
+    [0.1, 0.02]
+    >>> split_levels(1.0, [Look(4, 9), Look(30, 60), Look(30, None)])
+    [0.1, 0.0, 0.02]
+    >>> [round(level, 4) for level in split_levels(1.0, [Look(30 / 7, 25), Look(30, 180), Look(30, None)])]
+    [0.0769, 0.0166, 0.0058]
+    """
+    kept = [i for i, look in enumerate(looks) if look.windows is None or look.windows > 0]
+    shares = _fair_shares(budget, looks, kept)
+    while kept and not shares:
+        kept.remove(max(kept, key=lambda i: (looks[i].step, i)))
+        shares = _fair_shares(budget, looks, kept)
+    ranks = {i: max(1, math.floor(shares[i] / looks[i].step + 1e-9)) for i in kept if looks[i].windows is not None}
+    ranks = {i: min(rank, _most_ranks(looks[i])) for i, rank in ranks.items()}
+    levels = [0.0] * len(looks)
+    free = [i for i in kept if i not in ranks]
+    least = FAIR * budget / max(1, len(kept))
+    spare = budget - sum(rank * looks[i].step for i, rank in ranks.items()) - least * len(free)
+    while more := [i for i in ranks if looks[i].step <= spare + 1e-12 and ranks[i] < _most_ranks(looks[i])]:
+        one = min(more, key=lambda i: (ranks[i], -looks[i].step, i))
+        ranks[one] += 1
+        spare -= looks[one].step
+    for i, rank in ranks.items():
+        # Where nobody else can use the rest, it stays: a look may find more windows than were counted on.
+        rest = 0.0 if free else max(0.0, spare) / len(ranks) / looks[i].evaluations
+        levels[i] = min(MOST, rank / (1 + (looks[i].windows or 0)) + rest)
+    for i in free:
+        levels[i] = min(MOST, (least + max(0.0, spare) / len(free)) / looks[i].evaluations)
+    return levels
+
+
+def _fair_shares(budget: float, looks: Sequence[Look], kept: Sequence[int]) -> dict[int, float]:
+    """Even shares of the budget, at least what each needs; empty where that leaves others less than is fair."""
+    shares, rest, left = {}, budget, len(kept)
+    for i in sorted(kept, key=lambda i: -looks[i].step):
+        shares[i] = max(looks[i].step, rest / left)
+        rest -= shares[i]
+        left -= 1
+        if rest < FAIR * budget / len(kept) * left - 1e-12:
+            return {}
+    return shares
+
+
+def _most_ranks(look: Look) -> int:
+    return max(1, int(MOST * (1 + (look.windows or 0))))
 
 
 def shortfall(windows: int, level: float) -> str:

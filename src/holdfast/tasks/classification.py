@@ -11,17 +11,24 @@ if TYPE_CHECKING:
 
 FloatArray = np.ndarray[Any, np.dtype[np.floating[Any]]]
 
+BINS = 10
+"""Bins of equal width that the calibration error is taken over."""
 CLIP = 1e-6
 """Log loss takes probabilities no closer to 0 or 1 than this, so that a row's loss is at most 13.8."""
 
 METRICS = {
     "accuracy": True,
+    "balanced_accuracy": True,
     "precision": True,
     "recall": True,
+    "specificity": True,
     "f1": True,
+    "mcc": True,
     "roc_auc": True,
+    "average_precision": True,
     "log_loss": False,
     "brier": False,
+    "calibration_error": False,
     "bias": False,
     "rate": False,
 }
@@ -79,22 +86,30 @@ class Classification:
     def metrics(self, y: FloatArray, output: FloatArray) -> dict[str, float]:
         """All metrics on labelled rows; NaN where one is undefined.
 
-        The classes of accuracy, precision, recall and F1 are cut at 0.5. `bias` is mean output - mean label,
-        `rate` the share of positives.
+        The classes of all that counts classes are cut at 0.5. `bias` is mean output - mean label, `rate` the share of
+        positives.
         """
         if not len(y):
             return dict.fromkeys(METRICS, float("nan"))
         answered = output >= 0.5
         true = float((answered & (y == 1)).sum())
         positives, claimed = float(y.sum()), float(answered.sum())
+        negatives = len(y) - positives
+        recall, specificity = _ratio(true, positives), _ratio(negatives - claimed + true, negatives)
+        steps = _steps(y, output)
         return {
             "accuracy": float((answered == (y == 1)).mean()),
+            "balanced_accuracy": (recall + specificity) / 2,
             "precision": _ratio(true, claimed),
-            "recall": _ratio(true, positives),
+            "recall": recall,
+            "specificity": specificity,
             "f1": _ratio(2 * true, positives + claimed),
-            "roc_auc": roc_auc(y, output),
+            "mcc": _mcc(true, positives, claimed, float(len(y))),
+            "roc_auc": _area(*steps),
+            "average_precision": _average_precision(*steps),
             "log_loss": float(self.loss("log_loss", y, output).mean()),
             "brier": float(self.loss("brier", y, output).mean()),
+            "calibration_error": _calibration_error(y, output),
             "bias": float(output.mean() - y.mean()),
             "rate": float(y.mean()),
         }
@@ -118,17 +133,54 @@ def roc_auc(y: FloatArray, output: FloatArray) -> float:
     >>> roc_auc(np.array([0.0, 0.0, 1.0, 1.0]), np.array([0.1, 0.4, 0.4, 0.8]))
     0.875
     """
-    positives = float(y.sum())
-    negatives = len(y) - positives
-    if not positives or not negatives:
+    return _area(*_steps(y, output))
+
+
+def average_precision(y: FloatArray, output: FloatArray) -> float:
+    """Average precision: the precision at each recall that is reached, weighted by the recall that it adds.
+
+    Rows with the same answer are one step. NaN when the positive class never occurs. O(n log n).
+
+    >>> round(average_precision(np.array([0.0, 0.0, 1.0, 1.0]), np.array([0.1, 0.4, 0.35, 0.8])), 4)
+    0.8333
+    """
+    return _average_precision(*_steps(y, output))
+
+
+def _steps(y: FloatArray, output: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """True and false positives (k,) when everything down to the i-th highest distinct answer is claimed."""
+    order = np.argsort(-output, kind="stable")
+    ranked, hits = output[order], np.cumsum(y[order])
+    ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True)) if len(ranked) else np.empty(0, dtype=np.int64)
+    return hits[ends], ends + 1.0 - hits[ends]
+
+
+def _area(true: FloatArray, false: FloatArray) -> float:
+    if not true.size or not true[-1] or not false[-1]:
         return float("nan")
-    order = np.argsort(output, kind="stable")
-    ranked = output[order]
-    starts = np.flatnonzero(np.concatenate(([True], ranked[1:] != ranked[:-1])))
-    ends = np.append(starts[1:], len(ranked))
-    midranks = np.repeat((starts + ends + 1) / 2, ends - starts)
-    above = float(midranks[y[order] == 1].sum()) - positives * (positives + 1) / 2
-    return above / (positives * negatives)
+    heights = true - np.diff(true, prepend=0.0) / 2
+    return float(heights @ np.diff(false, prepend=0.0)) / (float(true[-1]) * float(false[-1]))
+
+
+def _average_precision(true: FloatArray, false: FloatArray) -> float:
+    if not true.size or not true[-1]:
+        return float("nan")
+    return float((true / (true + false)) @ np.diff(true, prepend=0.0)) / float(true[-1])
+
+
+def _mcc(true: float, positives: float, claimed: float, rows: float) -> float:
+    """Matthews correlation of claimed and true classes (1975); NaN where either never varies."""
+    spread = positives * (rows - positives) * claimed * (rows - claimed)
+    return (true * rows - positives * claimed) / float(np.sqrt(spread)) if spread > 0 else float("nan")
+
+
+def _calibration_error(y: FloatArray, output: FloatArray) -> float:
+    """Mean |answer - outcome| over bins, by rows; NaN for answers that are no probabilities. As the check calibration
+    measures it, without what that loads."""
+    if not (output.min() >= 0.0 and output.max() <= 1.0):
+        return float("nan")
+    cell = np.minimum((output * BINS).astype(np.int64), BINS - 1)
+    return float(np.abs(np.bincount(cell, weights=output - y, minlength=BINS)).sum() / len(y))
 
 
 def _ratio(part: float, whole: float) -> float:

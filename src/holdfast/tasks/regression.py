@@ -11,7 +11,21 @@ if TYPE_CHECKING:
 
 FloatArray = np.ndarray[Any, np.dtype[np.floating[Any]]]
 
-METRICS = {"mae": False, "rmse": False, "r2": True, "bias": False}
+METRICS = {
+    "mae": False,
+    "mse": False,
+    "rmse": False,
+    "median_absolute_error": False,
+    "max_error": False,
+    "mape": False,
+    "msle": False,
+    "rmsle": False,
+    "pinball_10": False,
+    "pinball_90": False,
+    "r2": True,
+    "explained_variance": True,
+    "bias": False,
+}
 """Metrics and whether higher is better. `bias` has no direction: a limit on it says what is meant."""
 
 
@@ -66,19 +80,33 @@ class Regression:
         return -apart, apart
 
     def metrics(self, y: FloatArray, output: FloatArray) -> dict[str, float]:
-        """MAE, RMSE and bias (mean output - mean label) in the label's unit, R² against the mean of these labels.
+        """Errors in the label's unit (`mse` in its square; `mape` relative, `msle` and `rmsle` of logarithms), R² and
+        explained variance against the mean of these labels, bias (mean output - mean label).
 
-        NaN where one is undefined: on no rows, and R² where the label does not vary.
+        NaN where one is undefined: on no rows, R² and explained variance where the label does not vary, MAPE where a
+        label is 0, errors of logarithms where a label or an answer is -1 or less.
         """
         if not len(y):
             return dict.fromkeys(METRICS, float("nan"))
         residual = output - y
+        size, square = np.abs(residual), np.square(residual)
         spread = float(np.square(y - y.mean()).sum())
+        mse, msle = float(square.mean()), _msle(y, output)
+        mae, bias = float(size.mean()), float(residual.mean())
         return {
-            "mae": float(np.abs(residual).mean()),
-            "rmse": float(np.sqrt(np.square(residual).mean())),
-            "r2": 1 - float(np.square(residual).sum()) / spread if spread else float("nan"),
-            "bias": float(residual.mean()),
+            "mae": mae,
+            "mse": mse,
+            "rmse": float(np.sqrt(mse)),
+            "median_absolute_error": float(np.median(size)),
+            "max_error": float(size.max()),
+            "mape": _mape(y, size),
+            "msle": msle,
+            "rmsle": float(np.sqrt(msle)),
+            "pinball_10": _pinball(mae, bias, 0.1),
+            "pinball_90": _pinball(mae, bias, 0.9),
+            "r2": 1 - float(square.sum()) / spread if spread else float("nan"),
+            "explained_variance": 1 - float(np.var(residual)) * len(y) / spread if spread else float("nan"),
+            "bias": bias,
         }
 
     def higher_is_better(self, metric: str) -> bool:
@@ -90,3 +118,23 @@ class Regression:
     def trivial(self, y: FloatArray) -> float:
         """The median: the best constant under absolute error, the default loss."""
         return float(np.median(y))
+
+
+def _mape(y: FloatArray, size: FloatArray) -> float:
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        value = float((size / np.abs(y)).mean())
+    return value if (y != 0).all() and np.isfinite(value) else float("nan")
+
+
+def _msle(y: FloatArray, output: FloatArray) -> float:
+    if not (y.min() > -1 and output.min() > -1):
+        return float("nan")
+    return float(np.square(np.log1p(output) - np.log1p(y)).mean())
+
+
+def _pinball(mae: float, bias: float, q: float) -> float:
+    """Mean loss of an answer that should lie at quantile q: too low costs q, too high 1 - q (Koenker, Bassett 1978).
+
+    How much is too high on average and how much too low are (mae + bias) / 2 and (mae - bias) / 2.
+    """
+    return ((1 - q) * (mae + bias) + q * (mae - bias)) / 2

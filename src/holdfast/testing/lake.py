@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from holdfast.core.protocols import TABLES, Field, Lake, Same
+from holdfast.core.protocols import TABLES, Field, Lake, Part, Same
 from holdfast.core.times import MISSING_TIME
 from holdfast.errors import NotFound, StateError
 from holdfast.testing.builders import PREDICTION_FIELDS, START, hours, micros, predictions, refused
@@ -188,6 +188,63 @@ class LakeRules:
             assert self._ids(lake) == ["a", "b"]
             lake.roll()
 
+    def test_parts_and_the_rest_have_every_row_of_a_scan(self, lake: Lake) -> None:
+        writers = [lake.writer("predictions", "flights", PREDICTION_FIELDS) for _ in range(3)]
+        for n, writer in enumerate(writers):
+            for _ in range(2):
+                assert self._in_parts(lake) == self._in_scan(lake)
+                writer.append(predictions([f"{n}a", f"{n}b", "z"], at=START + hours(9 * n), step=hours(20)), 3)
+                assert self._in_parts(lake) == self._in_scan(lake)
+            writer.close()
+            lake.roll()
+        since, until = START + hours(9), START + hours(40)
+        assert self._in_parts(lake, since=since, until=until) == self._in_scan(lake, since=since, until=until)
+
+    def test_a_part_never_changes_and_ends_when_others_take_its_place(self, lake: Lake) -> None:
+        held: dict[str, tuple[Part, list[dict[str, Any]]]] = {}
+        for n in range(6):
+            self._append(lake, predictions([f"{n}a", f"{n}b"], at=START + hours(n), step=hours(20)))
+            lake.roll()
+            parts, _ = lake.parts("predictions", "flights")
+            for name, (part, rows) in held.items():
+                if name in {each.name for each in parts}:
+                    assert self._read(lake, part) == rows
+            held |= {each.name: (each, self._read(lake, each)) for each in parts}
+        lake.roll()
+        gone = held.keys() - {each.name for each in lake.parts("predictions", "flights")[0]}
+        for name in gone:
+            with refused(NotFound, name):
+                self._read(lake, held[name][0])
+
+    def test_a_part_says_what_it_holds_and_gives_the_columns_that_it_has(self, lake: Lake) -> None:
+        self._append(lake, predictions(list("abc"), step=hours(1)))
+        lake.roll()
+        for part in lake.parts("predictions", "flights")[0]:
+            rows = self._read(lake, part)
+            times = [micros(row["event_at"]) for row in rows]
+            assert (part.rows, part.low, part.high) == (len(rows), times[0], times[-1])
+            [frame] = lake.read_part(part, ("gate", "seats"))
+            assert frame.columns == ["seats"]
+
+    def test_what_is_kept_with_a_part_is_there_until_the_part_is_gone(self, lake: Lake) -> None:
+        self._append(lake, predictions(["a"]))
+        lake.roll()
+        parts, _ = lake.parts("predictions", "flights")
+        for part in parts:
+            assert lake.kept(part, "counts-1") is None
+            lake.keep(part, "counts-1", b"one")
+            lake.keep(part, "counts-2", b"two")
+            lake.keep(part, "counts-1", b"three")
+            lake.roll()
+            assert (lake.kept(part, "counts-1"), lake.kept(part, "counts-2")) == (b"three", b"two")
+        self._append(lake, predictions(["b"]))
+        for _ in range(2):
+            lake.roll()
+        for part in parts:
+            lake.keep(part, "counts-1", b"four")
+            assert lake.kept(part, "counts-1") is None
+            assert lake.kept(part, "counts-2") is None
+
     def test_rows_are_ordered_by_time_and_then_by_writing(self, lake: Lake) -> None:
         self._append(lake, predictions(["c", "d"], at=START + hours(30)))
         self._append(lake, predictions(["z", "b"], step=hours(0)))
@@ -333,6 +390,26 @@ class LakeRules:
     def _ids(self, lake: Lake, since: datetime | None = None, until: datetime | None = None) -> list[str]:
         frame = lake.scan("predictions", "flights", since=since, until=until)
         return frame["prediction_id"].to_list() if frame.width else []
+
+    def _in_scan(self, lake: Lake, **bounds: Any) -> set[tuple[Any, ...]]:
+        frame = lake.scan("predictions", "flights", **bounds)
+        return set(frame.select("event_at", "prediction_id").rows()) if frame.width else set()
+
+    def _in_parts(self, lake: Lake, **bounds: Any) -> set[tuple[Any, ...]]:
+        """Time and identity of rows in parts and the rest, of each identity the one that a scan of the range gives."""
+        parts, rest = lake.parts("predictions", "flights", **bounds)
+        left = rest()
+        rows = {(row["event_at"], row["prediction_id"]) for part in parts for row in self._read(lake, part)}
+        rows |= set(left.select("event_at", "prediction_id").rows()) if left.width else set()
+        low, high = bounds.get("since", START), bounds.get("until", START + hours(1000))
+        inside = {row for row in rows if low <= row[0] < high}
+        scanned = self._in_scan(lake, **bounds)
+        assert {id for _, id in inside} == {id for _, id in scanned}
+        return {row for row in inside if row in scanned}
+
+    def _read(self, lake: Lake, part: Part) -> list[dict[str, Any]]:
+        columns = [field.name for field in PREDICTION_FIELDS]
+        return [row for frame in lake.read_part(part, columns) for row in frame.to_dicts()]
 
     def _carriers(self, lake: Lake, table: str = "predictions") -> list[tuple[str, str]]:
         frame = lake.scan(table, "flights")

@@ -67,11 +67,12 @@ class LightGBM(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         task: Task,
         categories: Sequence[int],
         seed: int,
+        weights: FloatArray | None = None,
     ) -> "Boosted":
-        """Fit on a float32 matrix (n, columns) with NaN for missing.
+        """Fit on a float32 matrix (n, columns) with NaN for missing, each row counting as much as its weight (n,).
 
-        `categories` is not needed: codes are ordered by mean label and are split as numbers. Raises HoldfastError
-        for a task whose loss it cannot fit.
+        `categories` is not needed: codes are ordered by mean label and are split as numbers. Fewest rows in a leaf
+        are counted, not weighed. Raises HoldfastError for a task whose loss it cannot fit.
         """
         if task.losses[0] not in OBJECTIVES:
             raise HoldfastError(
@@ -81,7 +82,7 @@ class LightGBM(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         objective, metric = OBJECTIVES[task.losses[0]]
         least = self.min_rows_per_leaf or max(20, round(0.003 * len(y)))
         options = self._options(objective, metric, seed) | {"min_data_in_leaf": least}
-        train = lgb.Dataset(x, y, params=options)
+        train = lgb.Dataset(x, y, weight=weights, params=options)
         watched = [train] if valid is None else [train, train.create_valid(valid[0], valid[1], params=options)]
         losses: dict[str, dict[str, list[float]]] = {}
         callbacks = [lgb.record_evaluation(losses)]

@@ -45,8 +45,11 @@ class Linear(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         task: Task,
         categories: Sequence[int],
         seed: int,
+        weights: FloatArray | None = None,
     ) -> "Fit":
         """Fit on a float32 matrix (n, columns) with NaN for missing; `valid` and `seed` are not needed.
+
+        Each row's error counts as much as its weight (n,); the scaling of numbers is that of the rows alike.
 
         A missing number counts as the mean and has a weight of its own; a missing or unseen category too. Raises
         HoldfastError for a task whose loss it cannot fit.
@@ -58,13 +61,16 @@ class Linear(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             )
         link = LINKS[task.losses[0]]
         x, y = x[-self.max_rows :], y[-self.max_rows :]
+        counts = None if weights is None else weights[-self.max_rows :]
         design = _Design.of(x, categories)
-        weights, intercept = self._solve(design.rows(x), y, link)
-        return Fit(design.coefficients(weights, intercept, link), msgspec.structs.asdict(self))
+        coefficients, intercept = self._solve(design.rows(x), y, link, counts)
+        return Fit(design.coefficients(coefficients, intercept, link), msgspec.structs.asdict(self))
 
-    def _solve(self, rows: sparse.csr_matrix, y: FloatArray, link: str) -> tuple[FloatArray, float]:
+    def _solve(
+        self, rows: sparse.csr_matrix, y: FloatArray, link: str, counts: FloatArray | None
+    ) -> tuple[FloatArray, float]:
         if link == "identity":
-            ridge = Ridge(alpha=self.l2, solver="lsqr", tol=1e-6).fit(rows, y)
+            ridge = Ridge(alpha=self.l2, solver="lsqr", tol=1e-6).fit(rows, y, sample_weight=counts)
             return np.asarray(ridge.coef_, dtype=np.float64).ravel(), float(ridge.intercept_)
         if y.min() == y.max():
             # One class only: the solver refuses, but the best model is known, a constant (with one row of doubt).
@@ -74,7 +80,7 @@ class Linear(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         with warnings.catch_warnings():
             # After `rounds` iterations the loss no longer changes in the fourth digit; going on costs time only.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            model.fit(rows, y)
+            model.fit(rows, y, sample_weight=counts)
         return np.asarray(model.coef_, dtype=np.float64).ravel(), float(model.intercept_[0])
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from html import escape
 
+from holdfast.core.meaning import many
 from holdfast.views import Day
 
 WIDTH, HEIGHT = 640, 150
@@ -35,7 +36,7 @@ def loss_chart(days: Sequence[Day], promised: float | None, loss: str) -> str:
     for i, day in enumerate(days):
         if day.loss is not None:
             is_over = promised is not None and day.loss > promised
-            said = f"{day.day:%d %b}: {loss} {day.loss:.4f}, {day.labelled:,} of {day.rows:,} rows with a label"
+            said = f"{day.day:%d %b}: {loss} {day.loss:.4f}, {day.labelled:,} of {many(day.rows, 'row')} with a label"
             name = "dot over" if is_over else "dot"
             at = f'cx="{x(i):.1f}" cy="{y(day.loss):.1f}" r="3"'
             parts.append(f'<circle class="{name}" {at}><title>{escape(said)}</title></circle>')

@@ -8,10 +8,11 @@ from typing import Any
 
 from litestar import MediaType, Response, get
 
-from holdfast.core.records import Incident, Release
+from holdfast.core.meaning import many, parts, standing
+from holdfast.core.records import Explanation, Incident, Release
 from holdfast.lookups import find_all
 from holdfast.state import State
-from holdfast.views import Status, SystemView
+from holdfast.views import FeedView, Status, SystemView
 from holdfast.web.chart import loss_chart
 
 RELEASES = 6
@@ -72,18 +73,20 @@ def _system(view: SystemView, now: datetime, releases: Sequence[Release]) -> str
 
 
 def _verdict(view: SystemView) -> str:
+    if not view.live and view.elsewhere:
+        return _tag("warn", "no answers told yet")
     if not view.live:
         return _tag("warn", "training" if view.working_on else "no version live")
     if view.incidents:
         count = len(view.incidents)
-        return _tag("bad", f"{count} open incident{'' if count == 1 else 's'}")
+        return _tag("bad", f"{many(count, 'open incident')}")
     if view.error:
         return _tag("warn", "needs a look")
     return _tag("good", "all is well")
 
 
 def _trouble(view: SystemView) -> str:
-    said = [*filter(None, [view.error])]
+    said = [*filter(None, [view.error, view.reference])]
     if view.last_failure:
         said.append(f"The newest training failed: {view.last_failure}")
     return "".join(f'<p class="trouble">{escape(each)}</p>' for each in said)
@@ -91,7 +94,10 @@ def _trouble(view: SystemView) -> str:
 
 def _facts(view: SystemView, now: datetime) -> str:
     facts = [
-        ("live version", f"{escape(view.live)} <small>{_ago(view.live_since, now)}</small>" if view.live else "none")
+        (
+            "version, served elsewhere" if view.elsewhere else "live version",
+            f"{escape(view.live)} <small>{_ago(view.live_since, now)}</small>" if view.live else "none",
+        )
     ]
     if view.canary:
         facts.append(("canary", f"{escape(view.canary)} <small>answers {view.canary_share:.0%}</small>"))
@@ -100,7 +106,9 @@ def _facts(view: SystemView, now: datetime) -> str:
         facts.append(("open release", f"{escape(release.id)} <small>{escape(release.state)}</small>"))
     if view.working_on:
         facts.append(("training", escape(view.working_on)))
-    facts.append((f"answered on {len(view.days)} days", f"{sum(day.rows for day in view.days):,}"))
+    if view.unpaired:
+        facts.append(("rows without the other half", f"{view.unpaired:,}"))
+    facts.append((f"answered on {many(len(view.days), 'day')}", f"{sum(day.rows for day in view.days):,}"))
     return "<dl>" + "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts) + "</dl>"
 
 
@@ -121,8 +129,20 @@ def _incident(incident: Incident, now: datetime) -> str:
     return (
         f"<li>{state} <b>{escape(incident.id)}</b> {escape(incident.cause)} "
         f"<small>opened {_ago(incident.opened_at, now)}, seen {incident.seen}&times;{calibrated}</small>"
-        f"<p>{escape(incident.last.why)}</p>{f'<ul class=quiet>{done}</ul>' if done else ''}</li>"
+        f"<p>{escape(standing(incident))}</p>{_meaning(incident.explained)}"
+        f"{f'<ul class=quiet>{done}</ul>' if done else ''}</li>"
     )
+
+
+def _meaning(explained: Explanation | None) -> str:
+    """When it began, what it costs, where and what changed then, a heading a row."""
+    if explained is None:
+        return ""
+    rows = "".join(
+        f"<div><dt>{escape(name)}</dt><dd>{'<br>'.join(escape(line) for line in lines)}</dd></div>"
+        for name, lines in parts(explained)
+    )
+    return f'<dl class="meaning">{rows}</dl>' if rows else ""
 
 
 def _releases(view: SystemView, releases: Sequence[Release], now: datetime) -> str:
@@ -159,7 +179,7 @@ def _feeds(view: SystemView, now: datetime) -> str:
     rows = [
         (
             _dot(*grades[feed.is_stale]),
-            f"<b>{escape(feed.name)}</b><br><small>{feed.rows:,} rows, {feed.quarantined:,} in quarantine</small>",
+            f"<b>{escape(feed.name)}</b><br><small>{_brought(feed, view)}</small>",
             _ago(feed.newest, now) if feed.newest else "",
         )
         for feed in view.feeds
@@ -167,12 +187,23 @@ def _feeds(view: SystemView, now: datetime) -> str:
     return _part("Feeds", _table(rows))
 
 
+def _brought(feed: FeedView, view: SystemView) -> str:
+    """How many rows a feed has brought, and how."""
+    if feed.rows is None:
+        return "over HTTP"
+    if feed.over_http:
+        return f"{many(feed.rows, 'row')} over HTTP on {many(len(view.days), 'day')}"
+    return f"{many(feed.rows, 'row')}, {feed.quarantined:,} in quarantine"
+
+
 def _processes(status: Status) -> str:
     if not status.is_up:
         return ""
     rows = []
     for each in status.processes:
-        said = each.error or f"routes {each.generation}, {each.recorded:,} rows recorded" * (each.name != "keeper")
+        said = each.error or f"routes {each.generation}, {each.recorded:,} answers and labels recorded" * (
+            each.name != "keeper"
+        )
         alive = _dot("good", "alive") if each.is_alive else _dot("bad", "silent")
         age = "" if each.age_s is None else f"{each.age_s:.1f} s"
         rows.append((alive, f"<b>{escape(each.name)}</b><br><small>{escape(said)}</small>", age))

@@ -14,11 +14,12 @@ from holdfast.errors import HoldfastError, InvalidInput, NotFound, Overloaded, S
 from holdfast.observe.metricsboard import MetricsBoard
 from holdfast.observe.metricspage import CONTENT_TYPE
 from holdfast.observe.tracing import context_of
-from holdfast.serve.access import Access
+from holdfast.serve.access import Access, bearer
 from holdfast.serve.batching import Batcher
 from holdfast.serve.dataplane import DataPlane
 from holdfast.serve.paths import OPEN, POSTED, Place, place_of
 from holdfast.serve.requests import PredictRequest
+from holdfast.wire.arrivals import PlainPrediction, PlainPredictions, take_events, take_predictions
 from holdfast.wire.openapi import description
 from holdfast.wire.plain import PlainLabel, PlainLabels, PlainRequest, predict_answer, read_predict, take_labels
 from holdfast.wire.protocol import ServerMetadata, index_entries, model_metadata, predict_request, usable
@@ -43,7 +44,15 @@ _UNKNOWN_FIELD = re.compile(r"unknown field `(.+?)`")
 _FIELDS = sorted(
     {
         name
-        for body in (PlainRequest, PlainLabels, PlainLabel, InferRequest, RequestInput)
+        for body in (
+            PlainRequest,
+            PlainLabels,
+            PlainLabel,
+            PlainPredictions,
+            PlainPrediction,
+            InferRequest,
+            RequestInput,
+        )
         for name in body.__struct_fields__
     }
 )
@@ -104,7 +113,10 @@ class DataPlaneApp:
             return _error(404, f"nothing is at {scope['path']}; GET /openapi.json describes what there is")
         method, headers, caller = scope["method"], scope["headers"], ""
         if place.kind not in OPEN:
-            token = self.access.token(self._plane.routes, _header(headers, b"authorization"))
+            authorization = _header(headers, b"authorization")
+            if place.kind == "events":
+                authorization = bearer(authorization)
+            token = self.access.token(self._plane.routes, authorization)
             if token is None:
                 message = "a valid token is needed: Authorization: Bearer hf_..."
                 return _error(401, message, headers=((b"www-authenticate", b"Bearer"),))
@@ -177,6 +189,18 @@ class DataPlaneApp:
                 case "labels":
                     task: Task = kinds.load("tasks", self._plane.lanes(place.system).routed.task)()
                     return _json(200, await take_labels(body, place.system, task, self._plane.recorder, self._clock))
+                case "predictions":
+                    routed = self._plane.lanes(place.system).routed
+                    recorder, clock = self._plane.recorder, self._clock
+                    return _json(
+                        200, await take_predictions(body, place.system, routed, recorder, clock, caller=caller)
+                    )
+                case "events":
+                    routed = self._plane.lanes(place.system).routed
+                    recorder, clock = self._plane.recorder, self._clock
+                    return _json(
+                        200, await take_events(body, headers, place.system, routed, recorder, clock, caller=caller)
+                    )
                 case "index":
                     return self._index(body)
             return _error(400, LOADING)

@@ -8,6 +8,7 @@ import msgspec
 
 from holdfast import __version__
 from holdfast.observe.statistics import Statistics
+from holdfast.wire.arrivals import BATCHED, REQUEST, RESPONSE, STRUCTURED, PlainPredictions
 from holdfast.wire.plain import PlainLabels, PlainRequest
 from holdfast.wire.protocol import IndexEntry, ModelMetadata, ServerMetadata
 from holdfast.wire.rest import HEADER_LENGTH, IndexRequest, InferAnswer, InferRequest
@@ -58,11 +59,26 @@ class LabelsTaken(msgspec.Struct, frozen=True, kw_only=True):
     label_ids: list[str]
 
 
+class PredictionsTaken(msgspec.Struct, frozen=True, kw_only=True):
+    """The ids under which answers that were given elsewhere were recorded."""
+
+    recorded: int
+    prediction_ids: list[str]
+
+
+class EventsTaken(msgspec.Struct, frozen=True, kw_only=True):
+    """How many rows the payloads of how many events had."""
+
+    recorded: int
+    events: int
+
+
 _BODIES: dict[str, Any] = {
     "infer": InferRequest,
     "index": IndexRequest,
     "rows": PlainRequest,
     "labels": PlainLabels,
+    "predictions": PlainPredictions,
 }
 _TYPES = (
     *_BODIES.values(),
@@ -77,6 +93,8 @@ _TYPES = (
     ModelReady,
     PlainAnswer,
     LabelsTaken,
+    PredictionsTaken,
+    EventsTaken,
 )
 
 _REFUSALS = {
@@ -157,6 +175,25 @@ def _paths(known: Mapping[str, Any]) -> dict[str, Any]:
             )
         },
     }
+    paths["/predictions/{system}"] = {
+        "post": _post(
+            "predictions",
+            "Takes answers that were given elsewhere",
+            {"application/json": known[str(PlainPredictions)]},
+            _json(known, PredictionsTaken),
+            (*_TAKEN, "404", "503"),
+        )
+    }
+    event = {"type": "object", "description": _EVENT}
+    paths["/events/{system}"] = {
+        "post": _post(
+            "events",
+            "Takes payloads of a model that is served elsewhere, as CloudEvents",
+            {"application/json": event, STRUCTURED: event, BATCHED: {"type": "array", "items": event}},
+            _json(known, EventsTaken),
+            (*_TAKEN, "404", "503"),
+        )
+    }
     for path, of in ((model, ""), (version, "_version")):
         metadata, ready = known[str(ModelMetadata)], known[str(ModelReady)]
         paths[path] = {"get": _get(f"model{of}", "Inputs, outputs and versions", metadata, _MODEL)}
@@ -171,6 +208,10 @@ def _paths(known: Mapping[str, Any]) -> dict[str, Any]:
     return paths
 
 
+_EVENT = (
+    "A request or response of the Open Inference Protocol, with the attributes of a CloudEvent 1.0 of type "
+    f"{REQUEST} or {RESPONSE} in headers (ce-id, ce-type, ce-time ...) or around it."
+)
 _ROW = (
     "One row: a value for each column, null where it is missing. A time is ISO 8601 text with its offset from UTC; the "
     "model's metadata say which columns are times."

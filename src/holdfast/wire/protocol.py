@@ -11,6 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from holdfast import __version__
+from holdfast.core.inputs import Reader
 from holdfast.core.routes import RoutedSystem
 from holdfast.core.signature import Column, Signature
 from holdfast.core.times import AwareTime
@@ -114,17 +115,24 @@ def predict_request(asked: Inference, lanes: Lanes, *, request_id: str, caller: 
     column that it is named after. Raises InvalidInput, and NotFound or StateError for a version that does not answer.
     """
     lane = lanes.lane(asked.version)
-    names = [each.name for each in lane.signature.columns]
     check_parameters(asked.parameters, "the request")
     _refuse_outputs(asked.outputs, lanes.routed.output)
-    beside, inputs = _beside(asked.tensors, lanes.routed, names)
+    return typed_request(asked, lanes.routed, lane.reader, request_id=request_id, caller=caller)
+
+
+def typed_request(
+    asked: Inference, routed: RoutedSystem, reader: Reader, *, request_id: str, caller: str = ""
+) -> PredictRequest:
+    """The inputs of a request, for the signature of `reader`, and what stands beside them. Raises InvalidInput."""
+    names = [each.name for each in reader.signature.columns]
+    beside, inputs = _beside(asked.tensors, routed, names)
     rows = inputs[0].shape[0]
     keys, units = (_listed(asked.parameters, name, count) for name, count in (("key", 1), ("unit", rows)))
     request = PredictRequest(
         request_id=usable(asked.id or request_id),
         version=asked.version,
-        keys=beside.get(lanes.routed.key) if keys is None else keys,
-        units=beside.get(lanes.routed.unit) if units is None else units,
+        keys=beside.get(routed.key) if keys is None else keys,
+        units=beside.get(routed.unit) if units is None else units,
         event_at=_times(asked.parameters, "event_at", rows),
         features_known_at=_times(asked.parameters, "features_known_at", rows),
         caller=caller,
@@ -132,7 +140,7 @@ def predict_request(asked: Inference, lanes: Lanes, *, request_id: str, caller: 
     if len(inputs) == 1 and _is_packed(inputs[0], names):
         matrix = floats(inputs[0], names).reshape(inputs[0].shape)
         return msgspec.structs.replace(request, matrix=matrix)
-    times = lane.reader.times
+    times = reader.times
     columns = {each.name: instants(each) if each.name in times else column(each) for each in inputs}
     return msgspec.structs.replace(request, columns=columns)
 

@@ -1,0 +1,75 @@
+"""What a system file with `predictions` must keep: nothing in it needs a model that Holdfast has made."""
+
+from collections.abc import Iterator
+
+from holdfast.core.spec import MODELLED, NO_MODEL, NO_RELEASE, Expect, SystemSpec
+from holdfast.errors import StateError
+
+WHERE = "the model is served elsewhere ('predictions')"
+NEEDS_MODEL = ("retrain", "rollback")
+"""Actions that change which version answers."""
+ASSEMBLED = ("key", "unit", "event_at", "known_at", "label", "label_known_at")
+"""Columns that every joined row has beside those of its feed."""
+NEEDS_SERVING = ("latency",)
+"""Checks of what only who serves can see."""
+ASKS_MODEL = ("attribution",)
+"""Checks that ask the model itself."""
+
+
+def must_have_model(spec: SystemSpec, why: str) -> None:
+    """Raise StateError, with the reason, where the model is served elsewhere."""
+    if spec.predictions is not None:
+        raise StateError(f"the model of '{spec.system}' is served elsewhere and only watched here: {why}")
+
+
+def check_elsewhere(spec: SystemSpec) -> Iterator[tuple[str, str]]:
+    """What cannot take effect is refused, and what identifies an answer is there."""
+    predictions = spec.predictions
+    if predictions is None:
+        return
+    given = {"model": spec.model != NO_MODEL, "gates": bool(spec.gates), "release": spec.release != NO_RELEASE}
+    for section in MODELLED:
+        if given[section]:
+            yield section, f"cannot take effect: {WHERE}; remove '{section}', or 'predictions'"
+    for at, response in enumerate(spec.responses):
+        if response.do in NEEDS_MODEL:
+            yield f"responses[{at}].do", f"'{response.do}' cannot take effect: {WHERE}; notify somebody instead"
+    for at, monitor in enumerate(spec.monitors):
+        if monitor.check in NEEDS_SERVING:
+            yield f"monitors[{at}].check", f"'{monitor.check}' cannot be measured: {WHERE}"
+        if monitor.check in ASKS_MODEL:
+            yield f"monitors[{at}].check", f"'{monitor.check}' cannot be measured: {WHERE}, so there is none to ask"
+    yield from _data(spec)
+    yield from _serve(spec)
+    rows = spec.data.feeds.get(spec.data.rows)
+    if rows is not None and not rows.key:
+        why = "needs 'key', the column that identifies an answer, so that one counts once"
+        yield f"data.feeds.{spec.data.rows}", why
+    named = [("predictions.score", predictions.score), ("predictions.version", predictions.version)]
+    keys = rows.key if rows is not None else ()
+    named += [(f"data.feeds.{spec.data.rows}.key", name) for name in keys if name != spec.data.key]
+    for where, column in named:
+        if column in ASSEMBLED:
+            yield where, f"'{column}' is a name that Holdfast uses itself; rename the column in the log"
+    for setting, column in (("score", predictions.score), ("version", predictions.version)):
+        if column and column in spec.data.columns:
+            yield f"predictions.{setting}", f"'{column}' is among the columns; a model does not see what it answers"
+    if predictions.score and predictions.score in (predictions.version, spec.data.label.column):
+        yield "predictions.score", f"'{predictions.score}' holds something else already"
+
+
+def _data(spec: SystemSpec) -> Iterator[tuple[str, str]]:
+    if spec.data.unit is not None:
+        yield "data.unit", f"has no effect: {WHERE}, where traffic is split too"
+    if spec.data.expect != Expect():
+        yield "data.expect", f"has no effect: it is asked of what is trained on, and {WHERE}"
+
+
+def _serve(spec: SystemSpec) -> Iterator[tuple[str, str]]:
+    serve = spec.serve
+    if serve.record == "none":
+        yield "serve.record", "with 'none' nothing is recorded, so nothing can be watched"
+    if serve.unrecorded == "shed":
+        yield "serve.unrecorded", f"has no effect: {WHERE}; what cannot be recorded is refused"
+    if serve.cache:
+        yield "serve.cache", f"has no effect: {WHERE}, and nothing is answered here"

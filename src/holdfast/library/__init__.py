@@ -1,0 +1,1 @@
+"""The library door: Holdfast's statistics on tables in memory, without a system."""
