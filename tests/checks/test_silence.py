@@ -351,3 +351,10 @@ def test_a_few_large_values_are_no_change_of_unit(judged, day):
     )
     assert judged(swollen)["wind"][0] is Grade.PASS
     assert judged(day(20).with_columns(wind=pl.col("wind") * 10))["wind"][1].name == "unit_change"
+
+
+def test_a_day_that_was_partly_wrong_already_does_not_make_the_fault_usual(judged, day):
+    before = [day(k).with_columns(carrier=pl.Series([str(i % 90) for i in range(300)])) for k in range(RECENT - 1)]
+    before.append(day(19).with_columns(carrier=pl.Series(["AA"] * 270 + [str(i) for i in range(30)])))
+    grade, reading = judged(day(20).with_columns(carrier=pl.lit("AA")), before)["carrier"]
+    assert (grade, reading.name) == (Grade.FAIL, "distinct_values")

@@ -396,6 +396,6 @@ def test_drift_is_watched_by_days_too_where_history_is_long_and_days_are_full(tm
     made = draft(tmp_path, label="rows.late", timezone="UTC")
     assert [m.name for m in made.spec.monitors if m.check == "drift"] == names
     [said] = [note for note in made.notes if note.startswith("drift is watched")]
-    assert f"{min(days, REFERENCE_DAYS) if rows >= 30 else 0} of the newest" in said
+    assert f"{min(days * 3 // 4, REFERENCE_DAYS) if rows >= 30 else 0} of the newest" in said
     assert made.spec.false_alarms == FALSE_ALARMS
     assert REFERENCE_DAYS == reference.REFERENCE_DAYS

@@ -43,6 +43,9 @@ BEYOND = 1.5
 """A unit change must be this many times farther than the farthest that the history shows without one."""
 KTH = 2
 """Distances go to the second nearest day, so that one day that was already wrong does not hide the next."""
+ODD = 0.2
+"""A day before is odd where values other than the commonest made up less than this part of what they did on any
+other day."""
 MIDDLE = slice(PROBS.index(0.25), PROBS.index(0.75) + 1)
 """The quantiles of a column's middle half."""
 FEW_LABELS = 0.1
@@ -226,7 +229,10 @@ def _constant(
     if np.sort(common)[-KTH] > NEARLY:
         return None  # days that are all but constant are usual: the rows of a day share their cause
     note = f"all {present:,} values of {column} are the same; on none of {len(before)} days before they were"
-    if _log_chance_of_none(present, 1 - common, usual) > -OTHERS:
+    plain = np.argsort(common, kind="stable")
+    if 1 - common[plain[-1]] < ODD * (1 - common[plain[-KTH]]):
+        plain = plain[:-1]  # it was perhaps the first day of this fault, which must not make the fault look usual
+    if _log_chance_of_none(present, 1 - common[plain], usual[plain]) > -OTHERS:
         note += (
             f", but its commonest value made up {common.min():.0%} to {common.max():.0%} of a day: a day of nothing "
         )

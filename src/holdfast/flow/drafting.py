@@ -25,6 +25,7 @@ from holdfast.core.spec import (
     Response,
     Step,
     SystemSpec,
+    Validate,
 )
 from holdfast.core.speclinks import RESERVED
 from holdfast.core.specwords import fill_names
@@ -51,6 +52,7 @@ LEAST_UNITS = 30
 NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]+")
 DAILY_ROWS = 30
 """A day with fewer rows has no distance from the reference (`checks.drift`)."""
+VALIDATE = Validate()
 REFERENCE_DAYS = 180
 """How many of the newest days a version is held to (`flow.reference`)."""
 MONTH = timedelta(days=30)
@@ -222,7 +224,10 @@ def _drift_monitors(data: Data, assembled: pl.DataFrame, found: Found) -> list[M
     """Drift by weeks, which sees what is small, and by days, which sees the rest sooner, where the days of history are
     enough for what a daily look may spend of the false alarms."""
     weekly, daily = Monitor(check="drift", every=7 * DAY, window=7 * DAY), Monitor(check="drift", name="drift.daily")
-    heights = assembled.group_by(day_expr(data.timezone).alias("day")).len().sort("day")["len"].tail(REFERENCE_DAYS)
+    days = assembled.group_by(day_expr(data.timezone).alias("day")).len().sort("day")["len"]
+    # The oldest part is only fitted on: nothing was answered there that could be compared.
+    validated = days.len() * VALIDATE.folds // (VALIDATE.folds + 1)
+    heights = days.tail(min(REFERENCE_DAYS, validated))
     full = int((heights >= DAILY_ROWS).sum())
     looks = [Look(MONTH / weekly.every, heights.len() // 7), Look(MONTH / daily.every, full), Look(MONTH / DAY, None)]
     level = split_levels(FALSE_ALARMS, looks)[1]

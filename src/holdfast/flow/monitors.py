@@ -199,11 +199,21 @@ class Monitoring:
         if check.evidence == "stated":
             judged = evaluation.judge_stated(check, monitor.check, readings, name=monitor.name)
             return _remember_bad_days(judged, window, memory)
-        share = self.levels(reference, facts)[monitor.name]
+        levels = self.levels(reference, facts)
+        share = levels[monitor.name]
         if share.why:
-            return evaluation.judge_uncalibrated(check, monitor.check, readings, share.why, name=monitor.name)
+            judged = evaluation.judge_uncalibrated(check, monitor.check, readings, share.why, name=monitor.name)
+            return _giving_way(judged, self._calibrated_twin(monitor, levels))
         history = self._history(monitor, check, reference, facts)
         return evaluation.judge_window(check, monitor.check, readings, history, level=share.level, name=monitor.name)
+
+    def _calibrated_twin(self, monitor: Monitor, levels: Mapping[str, Levels]) -> str:
+        """The name of a calibrated monitor that asks the same of another window; empty where there is none."""
+        for other in self._spec.monitors:
+            asks_the_same = (other.check, other.options) == (monitor.check, monitor.options) and other != monitor
+            if asks_the_same and other.name in levels and levels[other.name].level:
+                return other.name
+        return ""
 
     def _evaluate_stream(
         self,
@@ -349,6 +359,20 @@ def _begin(reference: Reference, newest: date) -> date:
     if reference.until is None:
         return newest
     return max(reference.until + timedelta(days=1), newest - MONTH + timedelta(days=1))
+
+
+def _giving_way(judged: Evaluation, twin: str) -> Evaluation:
+    """What stated limits say, as a warning where a calibrated monitor watches the same: it would alarm beyond the
+    budget, and what is wrong is found all the same."""
+    if not twin:
+        return judged
+    verdicts = [
+        replace(v, grade=Grade.WARN, why=f"{v.why}; '{twin}' watches the same and is calibrated")
+        if v.grade is Grade.FAIL
+        else v
+        for v in judged.verdicts
+    ]
+    return replace(judged, verdicts=tuple(verdicts))
 
 
 def _remember_bad_days(judged: Evaluation, window: Window, memory: Mapping[str, Any]) -> Evaluation:
