@@ -18,6 +18,7 @@ from holdfast.core.inputs import read_frame
 from holdfast.core.protocols import ARRIVALS, PREDICTIONS, Task, Transaction
 from holdfast.core.records import Mark
 from holdfast.core.spec import Monitor, SystemSpec
+from holdfast.core.specelsewhere import stated_signature
 from holdfast.flow import elsewhere
 from holdfast.flow.days import day_expr
 from holdfast.flow.elsewhere import Halves, Told
@@ -56,7 +57,7 @@ class Answers:
         self._state = state
         self._live = live
         self._recorder = recorder
-        self._signature = elsewhere.stated_signature(spec, task.output)
+        self._signature = stated_signature(spec, task.output)
         self._halves = Halves()
         self._seen = pl.DataFrame()
         self._looked_at: datetime | None = None

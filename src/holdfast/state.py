@@ -15,9 +15,9 @@ from holdfast.core.protocols import Blobs, Catalog, Lake, Transaction
 from holdfast.core.records import Route, SystemFile, Token, Version
 from holdfast.core.routes import RoutedSystem, RoutedVersion, Routes, ServedElsewhere, TokenHash
 from holdfast.core.spec import Predictions, SystemSpec
+from holdfast.core.specelsewhere import stated_signature
 from holdfast.core.specfile import parse_spec, spec_hash
 from holdfast.errors import ArtifactError, HoldfastError, NotFound, StateError
-from holdfast.flow.elsewhere import stated_signature
 from holdfast.flow.registry import current_route
 from holdfast.places import CATALOG, ROUTES, RUN
 from holdfast.security import artifacts

@@ -217,7 +217,9 @@ class Views:
         changed = answers.memory.get("changed", 0)
         last = self._predictions(spec, file, changed).last_complete_day(now)
         live = answering(answers.memory.get("days", {}), last)
-        first = min(answers.memory.get("days", {}).get(live, {}), default="")
+        first = answers.memory.get("begun", {}).get(live) or min(
+            answers.memory.get("days", {}).get(live, {}), default=""
+        )
         days = self._days(spec, file, now, changed)
         is_held_to = reference.memory.get("version") == live
         return SystemView(

@@ -35,7 +35,10 @@ def test_a_training_prints_the_candidate_beside_its_baselines(call: Call, small,
     code, out, err = call("train")
     assert code == 0, err
     lines = [line.split() for line in out.splitlines() if line]
-    assert [line[0] for line in lines[1:4]] == ["candidate", "trivial", "linear"]
+    assert lines[0][-3:] == ["candidate", "trivial", "linear"]
+    losses = next(line[1:] for line in lines if line[0] == "log_loss")
+    assert all(0 < float(loss) < 1 for loss in losses)
+    assert len(losses) == 3
     assert "rel-1: version 1 live: first release: nothing is live to compare with" in out
     code, out, _ = call("train", "--json")
     assert json.loads(out)["release"]["state"] == "live"

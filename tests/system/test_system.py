@@ -272,7 +272,8 @@ def test_drift_opens_an_incident_that_retrains_and_the_new_version_is_released(l
     [incident] = life.all(Incident)
     assert (incident.cause, incident.subject, incident.opened_at) == ("drift:orders", "x", life.clock.now())
     [said] = life.said
-    assert said.startswith(f"orders: drift x: {incident.last.why}. Since 2013-04-20; x costs an estimated ")
+    assert said.startswith(f"drift x: {incident.last.why}; 100.0% lie outside what the reference had. ")
+    assert ". Since 2013-04-20; x costs an estimated " in said
     assert [move.why for move in incident.actions] == ["training submitted as job-2", "people were told"]
     assert "inc-1 opened: drift:orders" in done[0]
     life.until(lambda each: each.live != "1", 40)

@@ -112,9 +112,8 @@ def _refusal(release: Release, run: Run, file: Path) -> str:
 
 def _tell(release: Release, run: Run) -> None:
     models = [("candidate", run.metrics), *((baseline.name, baseline.metrics) for baseline in run.baselines)]
-    names = list(run.metrics)
-    rows = [(name, *(f"{metrics[m]:.4f}" if m in metrics else "-" for m in names)) for name, metrics in models]
-    say_table(("on the hold-out", *names), rows)
+    rows = [(m, *(f"{metrics[m]:.4f}" if m in metrics else "-" for _, metrics in models)) for m in run.metrics]
+    say_table(("on the hold-out", *(name for name, _ in models)), rows)
     say()
     say_table(("gate", "verdict", "why"), [(v.monitor or v.check, v.grade.value, v.why) for v in release.evidence])
     say()

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from holdfast.core.signature import Signature
 from holdfast.core.spec import MODELLED, NO_MODEL, NO_RELEASE, Expect, SystemSpec
 from holdfast.errors import StateError
 
@@ -73,3 +74,8 @@ def _serve(spec: SystemSpec) -> Iterator[tuple[str, str]]:
         yield "serve.unrecorded", f"has no effect: {WHERE}; what cannot be recorded is refused"
     if serve.cache:
         yield "serve.cache", f"has no effect: {WHERE}, and nothing is answered here"
+
+
+def stated_signature(spec: SystemSpec, output: str) -> Signature:
+    """What the answers are said to be made from, by the file: what is handed in must fit it."""
+    return Signature(columns=tuple(spec.data.columns.values()), task=spec.task, output=output)

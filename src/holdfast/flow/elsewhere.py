@@ -44,11 +44,6 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
     """Float64; null where there is no answer."""
 
 
-def stated_signature(spec: SystemSpec, output: str) -> Signature:
-    """What the answers are said to be made from, by the file: what is handed in must fit it."""
-    return Signature(columns=tuple(spec.data.columns.values()), task=spec.task, output=output)
-
-
 def recorded_signature(signature: Signature) -> Signature:
     """The same columns, as a log may hold them: what the model took is on record whether or not it fits."""
     return replace(signature, columns=tuple(_lenient(column) for column in signature.columns))
