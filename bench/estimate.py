@@ -23,12 +23,12 @@ import polars as pl
 from holdfast.stats import directloss
 from holdfast.stats.calibration import FITS, choose_calibration
 from holdfast.stats.estimate import count, estimate, noise, past_errors
-from holdfast.stats.splitrule import calibrated_when_it_helps
 from holdfast.stats.trust import Matured, trusted
 from parts.estimatecases import BLOCKS, Case, FloatArray, cases
 from parts.figures import machine, options, report
 from parts.flights import NotAvailable
 from parts.peers import ENVIRONMENTS, HERE, install
+from parts.splitrule import calibrated_when_it_helps
 
 BINARY = ("accuracy", "precision", "recall", "specificity", "f1", "roc_auc", "average_precision")
 SHOWN = ("accuracy", "f1", "roc_auc", "brier")

@@ -208,7 +208,7 @@ def test_a_model_that_becomes_wrong_is_found_by_its_late_labels(team: Team) -> N
 
 
 def test_before_the_reference_is_there_nothing_is_said_and_after_it_the_same_day_is_looked_at(team: Team) -> None:
-    rows = loans(61)
+    rows = loans(61, seed=4)
     team.log(rows)
     team.repaid(rows)
     team.at_noon(30)
@@ -217,8 +217,7 @@ def test_before_the_reference_is_there_nothing_is_said_and_after_it_the_same_day
     assert "too short" in team.view().reference
     assert team.verdict("freshness")["grade"] == "pass", "what needs no reference is measured"
     team.at_noon(50)
-    looked = team.verdict("drift")
-    assert looked["grade"] in ("pass", "fail"), "compared with the reference, whatever comes of it"
+    assert team.verdict("drift")["grade"] == "pass"
 
 
 def test_a_new_version_begins_a_reference_of_its_own(team: Team) -> None:

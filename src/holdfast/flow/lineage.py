@@ -17,6 +17,7 @@ from holdfast.core.records import FileRef, Incident, Run, Snapshot, Version
 from holdfast.core.signature import Column
 from holdfast.core.times import as_text
 from holdfast.errors import NotFound, StateError
+from holdfast.flow.influence import influence_of
 
 TOLERANCE = 1e-5
 """Largest difference between an answer and its replay that counts as the same: the tolerance of the parity proof."""
@@ -198,24 +199,19 @@ def influences(model: Model, row: pl.DataFrame) -> tuple[Influence, ...]:
     """Each input's influence on one answer: leave it out (missing) and score again (occlusion; Robnik-Šikonja and
     Kononenko 2008). Inputs that interact share their influence; the sum need not be the answer. The influence of an
     input that may not be missing, and of one without which there is no finite answer, is None."""
-    columns = model.signature.columns
-    names = [column.name for column in columns if column.nullable and column.name in row.columns]
-    without = [row.with_columns(pl.lit(None, row.schema[name]).alias(name)) for name in names]
-    answers = model.predict_frame(pl.concat([row, *without]))
-    changes = dict(zip(names, (answers[1:] - answers[0]).tolist(), strict=True))
-    found = [_influence(column, row, changes.get(column.name)) for column in columns]
+    changes = influence_of(model)(row)
+    found = [_influence(column, row, float(changes[column.name][0])) for column in model.signature.columns]
     return tuple(sorted(found, key=lambda each: math.inf if each.change is None else -abs(each.change)))
 
 
-def _influence(column: Column, row: pl.DataFrame, change: float | None) -> Influence:
+def _influence(column: Column, row: pl.DataFrame, change: float) -> Influence:
     if column.name not in row.columns:  # it was missing, so without it nothing changes
         return Influence(column=column.name, value=None, change=0.0 if column.nullable else None)
     value = row[column.name][0]
-    told = change is not None and math.isfinite(change)
     return Influence(
         column=column.name,
         value=_plain(value, is_time=column.type == "time"),
-        change=change if told else None,
+        change=change if math.isfinite(change) else None,
         is_outside=_is_outside(column, value),
     )
 

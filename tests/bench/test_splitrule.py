@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from holdfast.stats.estimate import estimate
-from holdfast.stats.splitrule import calibrated_when_it_helps
+from parts.splitrule import calibrated_when_it_helps
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 
