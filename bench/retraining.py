@@ -31,8 +31,8 @@ from holdfast.flow import child
 from holdfast.flow.drafting import draft
 from holdfast.world import World, make_world
 from parts.figures import machine, options
+from parts.shared import DATA
 
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 WINDOWS = (ALL, Span(recent=timedelta(days=90)), Span(recent=timedelta(days=30)), AUTO)
 COSTS = {"flights": 0.001, "bikes": 2.0}
 """What a new version must earn, in the loss that decides: about a twentieth and a fortieth of what a model gains over

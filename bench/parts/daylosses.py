@@ -5,7 +5,6 @@ Two LightGBM models of like kind answer the same rows: `live` was trained on the
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import lightgbm as lgb
@@ -15,12 +14,12 @@ from scipy.optimize import brentq
 
 from holdfast.tasks.classification import Classification
 from holdfast.tasks.regression import Regression
+from parts.shared import DATA
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Days = np.ndarray[Any, np.dtype[np.int64]]
 Read = tuple[Array, Array, Days, Days, int, Classification | Regression, str]
 """Features, label, day, unit, how many days are trained on, task and loss."""
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 PARAMS = {"objective": "binary", "learning_rate": 0.1, "num_leaves": 15, "verbose": -1, "seed": 1, "num_threads": 1}
 TREES = 50
 BIKES = 1000.0

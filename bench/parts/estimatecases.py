@@ -8,7 +8,6 @@ columns, so that inputs change and labels given the inputs do not.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import lightgbm
@@ -16,7 +15,8 @@ import msgspec
 import numpy as np
 import polars as pl
 
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+from parts.shared import DATA
+
 BLOCKS = 7
 """A chunk has so many blocks, as a week has days."""
 SPLITS, DRAWN = 10, 4

@@ -9,7 +9,6 @@ stands twice in the reference makes history look closer to itself than the strea
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache, partial
-from pathlib import Path
 from typing import Any
 
 import lightgbm
@@ -20,8 +19,8 @@ import polars as pl
 from holdfast.core import kinds
 from holdfast.core.signature import Column
 from parts.flights import NotAvailable
+from parts.shared import DATA
 
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 MONDAY = date(2018, 1, 1)
 """When every simulated system goes live."""
 REFERENCE, STREAM = 180, 112
