@@ -64,7 +64,7 @@ said = {
         "hour": refusal(lambda: client.infer("flights", inputs([99]))),
         "model": refusal(lambda: client.infer("flight", inputs([8]))),
         "large": refusal(lambda: client.infer("flights", inputs([8] * 400_000))),
-        "deadline": refusal(lambda: client.infer("flights", inputs([8]), client_timeout=1e-6)),
+        "deadline": refusal(lambda: client.infer("flights", inputs([8] * 10_000), client_timeout=1e-6)),
         "load": refusal(lambda: client.load_model("flights")),
     },
     "streamed": [
