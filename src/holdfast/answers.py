@@ -276,7 +276,7 @@ class Answers:
                 ),
                 queue_us=nothing,
                 run_us=nothing,
-                answered=by,
+                answered=([each.version for each in by], [each.stage for each in by]),
             )
         self._recorder.close()
 

@@ -1,6 +1,7 @@
 from datetime import timedelta
 
 import msgspec
+import numpy as np
 import pytest
 
 from holdfast.core.answerer import Answerer
@@ -33,6 +34,19 @@ def test_a_batch_is_counted_by_requests_rows_and_runs(metrics):
     assert (found.request.count, found.rows, found.run.count) == (2, 33, 1)
     assert (found.queue.total_ns, found.run.total_ns, found.request.total_ns) == (30_000, 200_000, 700_000)
     assert found.shared_run_ns == 400_000, "each request of the batch had to wait for the whole run"
+
+
+def test_a_run_of_two_versions_counts_to_each_with_its_own_rows(metrics):
+    first, second = answerer(), answerer(version="2", stage="canary")
+    metrics.ran_both((first, second), np.array([False, True, False]), np.array([1.0, 2.0, 3.0]), 50.0, [10.0] * 3)
+    metrics.ran_both((first, second), np.array([True]), np.array([4.0]), 60.0, [10.0])
+    ran(metrics, first)
+    one, two = metrics.snapshot().answered
+    assert (one.rows, one.request.count, one.queue.total_ns, one.run.count) == (3, 3, 4_000 + 10_000, 2)
+    assert (two.rows, two.request.count, two.queue.total_ns, two.run.count) == (2, 2, 6_000, 2)
+    assert (two.batches, two.shared_run_ns) == ({1: Runs(count=2, ns=110_000)}, 110_000)
+    assert two.last_ms == one.last_ms > 0
+    assert metrics.snapshot().answered == (one, two), "and none twice"
 
 
 def test_many_batches_are_counted_before_anyone_asks_and_none_twice(metrics):

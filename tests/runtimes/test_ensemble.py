@@ -150,7 +150,7 @@ def test_damage_is_refused_or_read_as_it_stands() -> None:
             outcomes.add("refused")
         else:
             outcomes.add("read")
-            columns = runtime._columns
+            columns = runtime.columns
             if columns < 1000:
                 assert np.isfinite(runtime.run(np.zeros((2, columns), dtype=np.float32))).all()
     assert outcomes == {"refused", "read"}

@@ -109,6 +109,31 @@ def test_it_finds_the_leaf_that_a_walk_finds(ensemble: Ensemble, seed: int) -> N
     np.testing.assert_allclose(TreesRuntime(ensemble).run(x), expected, rtol=1e-12, atol=1e-300)
 
 
+@given(ensembles(), ensembles(), st.integers(0, 2**32))
+@settings(max_examples=20, deadline=None)
+def test_two_models_in_one_answer_what_each_answers_alone(first: Ensemble, second: Ensemble, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    x, which = rng.choice(np.array(ODD, dtype=np.float32), size=(70, 4)), rng.integers(0, 2, 70, dtype=np.uint32)
+    second = msgspec.structs.replace(second, logistic=first.logistic)
+    each = [TreesRuntime(ensemble) for ensemble in (first, second)]
+    both = each[0].beside(each[1])
+    assert both is not None
+    expected = np.where(which == 1, each[1].run(x), each[0].run(x))
+    for rows in (70, 3, 1, 70):
+        np.testing.assert_allclose(both.run(x[:rows], which[:rows]), expected[:rows], rtol=1e-13, atol=1e-300)
+
+
+def test_only_trees_that_answer_the_same_from_the_same_columns_stand_in_one(tmp_path: Path) -> None:
+    trees, walking = both(text(), tmp_path)
+    wider, _ = both(text(columns=6), tmp_path)
+    summed, _ = both(text(objective="regression"), tmp_path)
+    assert [trees.beside(other) for other in (walking, wider, summed)] == [None] * 3
+    same = trees.beside(trees)
+    assert same is not None
+    x = matrix(100, 5)
+    np.testing.assert_array_equal(same.run(x, np.arange(100, dtype=np.uint32) % 2), trees.run(x))
+
+
 @pytest.mark.parametrize("leaves", [2, 31, 32, 63, 200])
 def test_it_answers_what_onnx_runtime_answers(tmp_path: Path, leaves: int) -> None:
     model = text(leaves=leaves)

@@ -6,7 +6,7 @@ import pytest
 from holdfast.core.inputs import reader_of
 from holdfast.core.signature import Column, Signature
 from holdfast.serve.paths import Place
-from holdfast.serve.quick import Known, Quick, meta_of, rows_of, write_answers
+from holdfast.serve.quick import Known, Quick, meta_of, rows_of, stuck_to, write_answers
 from holdfast.serve.reading import Given
 
 NUMBERS = Signature(
@@ -72,7 +72,7 @@ def test_single_rows_of_one_caller_say_only_what_differs(call):
     ("keys", "units", "sticks"), [(["k"], ["u"], "u"), (["k"], [None], "k"), (["k"], [""], "k"), (None, None, "r")]
 )
 def test_a_call_sticks_to_its_unit_or_key_or_name(call, keys, units, sticks):
-    assert call([1], keys=keys, units=units).sticks_to() == sticks
+    assert stuck_to([call([1], keys=keys, units=units)]) == [sticks]
 
 
 def test_every_call_gets_the_outputs_of_its_own_rows(call, served):

@@ -8,10 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.core.clock import ManualClock
+from holdfast.core.model import Model
 from holdfast.core.routes import RoutedSystem, RoutedVersion, Routes
 from holdfast.core.signature import Column, Signature
+from holdfast.core.transform import Encoding, Transform
 from holdfast.engines.memory import MemoryLake
+from holdfast.observe.metrics import Metrics
 from holdfast.serve.dataplane import DataPlane
+from holdfast.serve.observing import Observing
 from holdfast.serve.paths import Place
 from holdfast.serve.quick import Known, Quick
 from holdfast.serve.reading import Given
@@ -29,15 +33,39 @@ def signature(high: float, outside="flag") -> Signature:
 
 
 class Summing:
-    """Answers a + b, and for the canary 1000 more; raises at a = 13."""
+    """A runtime that answers a + b, and for the canary 1000 more; raises at a = 13."""
 
-    def __init__(self, signature: Signature, plus: float) -> None:
-        self.signature, self.plus = signature, plus
+    def __init__(self, plus: float) -> None:
+        self.plus = plus
 
-    def predict(self, rows):
-        if (rows.numbers[:, 0] == 13).any():
+    def run(self, x):
+        if (x[:, 0] == 13).any():
             raise ArithmeticError("thirteen")
-        return np.nansum(rows.numbers, axis=1) + self.plus
+        return np.nansum(x, axis=1).astype(np.float64) + self.plus
+
+
+class Joining(Summing):
+    """One that runs beside another."""
+
+    runs = 0
+
+    def beside(self, other):
+        return Two(self, other)
+
+
+class Two:
+    def __init__(self, first: Joining, second: Joining) -> None:
+        self.both = first, second
+
+    def run(self, x, which):
+        Joining.runs += 1
+        first, second = (each.run(x) for each in self.both)
+        return np.where(which == 1, second, first)
+
+
+def model(signature: Signature, runtime: Summing) -> Model:
+    transform = Transform(columns=tuple(Encoding(name=column.name) for column in signature.columns))
+    return Model(signature, transform, runtime, facts=None)  # type: ignore[arg-type]
 
 
 class Origin:
@@ -64,11 +92,11 @@ class Origin:
 
 
 class Split:
-    def __init__(self, live: Signature, canary: Signature, share: float = 0.5) -> None:
+    def __init__(self, live: Signature, canary: Signature, share: float = 0.5, runtime=Joining) -> None:
         self.lake = MemoryLake()
-        models = {"v1": Summing(live, 0.0), "v2": Summing(canary, 1000.0)}
+        models = {"v1": model(live, runtime(0.0)), "v2": model(canary, runtime(1000.0))}
         self.plane = DataPlane(
-            lambda version: models[version.artifact],  # type: ignore[arg-type, return-value]
+            lambda version: models[version.artifact],
             Recorder(self.lake.writer),
             ManualClock(START),
         )
@@ -127,16 +155,19 @@ VALUES = st.tuples(
     rows=st.lists(VALUES, min_size=1, max_size=12),
     policies=st.sampled_from([("flag", "flag"), ("missing", "missing"), ("refuse", "refuse"), ("flag", "refuse")]),
     share=st.sampled_from([0.0, 0.3, 0.5, 1.0]),
+    runtime=st.sampled_from([Summing, Joining]),
 )
-def test_rows_answered_together_are_answered_as_alone(rows, policies, share):
-    split = Split(signature(5, policies[0]), signature(9, policies[1]), share)
+def test_rows_answered_together_are_answered_as_alone(rows, policies, share, runtime):
+    split = Split(signature(5, policies[0]), signature(9, policies[1]), share, runtime)
     together = [said(call) for call in split.run(rows)]
     assert together == [alone(split, row, f"u{i}", f"a{i}") for i, row in enumerate(rows)]
 
 
-def test_rows_of_both_versions_are_recorded_once_each_with_who_answered():
-    split = Split(signature(5), signature(9))
+@pytest.mark.parametrize(("runtime", "runs"), [(Summing, 0), (Joining, 1)])
+def test_rows_of_both_versions_are_recorded_once_each_with_who_answered(runtime, runs):
+    split, before = Split(signature(5), signature(9), runtime=runtime), Joining.runs
     calls = split.run([(float(i), 1.0) for i in range(8)])
+    assert Joining.runs == before + runs
     found = split.lake.scan("predictions", "sums").sort("request_id")
     assert split.origin.generally == 0
     assert found["version"].to_list() == [said(call)[1] for call in calls]
@@ -147,8 +178,9 @@ def test_rows_of_both_versions_are_recorded_once_each_with_who_answered():
     assert found["outside"].to_list() == [said(call)[3] for call in calls]
 
 
-def test_a_model_that_fails_on_one_row_harms_no_other():
-    split = Split(signature(50), signature(50))
+@pytest.mark.parametrize("runtime", [Summing, Joining])
+def test_a_model_that_fails_on_one_row_harms_no_other(runtime):
+    split = Split(signature(50), signature(50), runtime=runtime)
     calls = split.run([(13.0 if i == 3 else float(i), 0.0) for i in range(8)])
     assert [call.error is not None for call in calls] == [i == 3 for i in range(8)]
     assert split.lake.scan("predictions", "sums")["status"].value_counts().sort("status")["count"].to_list() == [1, 7]
@@ -161,3 +193,16 @@ def test_requests_of_several_rows_go_the_general_way_where_their_rows_may_part(c
     call.count = count
     split.plane.run_quick(split.plane.lanes("sums"), [call])
     assert split.origin.generally == 1
+
+
+def test_answers_of_both_versions_are_counted_for_each():
+    split = Split(signature(5), signature(9))
+    split.plane.observing = Observing(Metrics("worker-0", ManualClock(START)))
+    calls = [call for tick in range(100) for call in split.run([(float(i), 1.0) for i in range(8)], f"t{tick}-")]
+    metrics = split.plane.observing.metrics
+    assert metrics is not None
+    for version, stage in (("1", "live"), ("2", "canary")):
+        own = sum(said(call)[1] == version for call in calls)
+        [found] = [each for each in metrics.snapshot().answered if each.version == version]
+        assert (found.stage, found.rows, found.request.count, found.queue.count) == (stage, own, own, own)
+        assert found.run.count == sum(runs.count for runs in found.batches.values()) == 100

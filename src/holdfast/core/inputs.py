@@ -6,7 +6,7 @@ frames, which have no other way to say it for numbers, NaN is missing too.
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import numpy as np
 
@@ -27,6 +27,18 @@ _FLAG_TYPES = {bool, type(None)}
 _TEXT_TYPES = {str, type(None)}
 
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
+Bools = np.ndarray[Any, np.dtype[np.bool_]]
+
+
+class Ranges(Protocol):
+    """Ranges that differ from row to row."""
+
+    @property
+    def within(self) -> tuple[FloatArray, FloatArray]:
+        """The range that lies within those of all rows (columns,): its low and high ends."""
+
+    def beyond(self, numbers: FloatArray, index: "np.ndarray[Any, np.dtype[np.int64]]") -> Bools:
+        """Which numbers of some rows lie outside the range of their row; `index` says which rows they are."""
 
 
 def read_json(signature: Signature, rows: Sequence[Mapping[str, Any]]) -> Rows:
@@ -151,13 +163,12 @@ class Reader:
         self,
         numbers: FloatArray,
         texts: dict[str, list[str | None]],
-        low: FloatArray | None = None,
-        high: FloatArray | None = None,
+        ranges: Ranges | None = None,
     ) -> Rows | None:
         """Rows of values that have the right types already, or None when something in them needs a closer look.
 
         `numbers` (n, k) belongs to the rows from then on: values that count as missing outside their range become NaN.
-        `low` and `high` (n, k) are ranges that differ from row to row; by default they are the signature's.
+        `ranges` are those of the rows, where they are not the ones of the signature.
         """
         outside = np.zeros(len(numbers), dtype=np.int64)
         finite = np.isfinite(numbers)
@@ -175,8 +186,12 @@ class Reader:
                 flags = numbers[:, self._boolean]
                 if not ((flags == 0) | (flags == 1) | np.isnan(flags)).all():
                     return None
-        beyond = (numbers < (self.low if low is None else low)) | (numbers > (self.high if high is None else high))
+        low, high = (self.low, self.high) if ranges is None else ranges.within
+        beyond = (numbers < low) | (numbers > high)
         if beyond.any():
+            if ranges is not None:
+                some = np.flatnonzero(beyond.any(axis=1))
+                beyond[some] = ranges.beyond(numbers[some], some)
             if beyond[:, self._refusing].any():
                 return None
             outside += beyond.sum(axis=1)

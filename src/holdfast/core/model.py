@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 
 from holdfast.core.inputs import read_frame
-from holdfast.core.protocols import Runtime
+from holdfast.core.protocols import Joining, Runtime, TwoRuntime
 from holdfast.core.signature import Rows, Signature
 from holdfast.core.transform import Transform
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     FloatArray = np.ndarray[Any, np.dtype[np.float64]]
+    Words = np.ndarray[Any, np.dtype[np.uint32]]
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,3 +60,23 @@ class Model:
         Raises InvalidInput where a value does not fit the signature.
         """
         return self.predict(read_frame(self.signature, frame))
+
+
+class TwoModels:
+    """Two models in one run, for rows of which each goes to one of them."""
+
+    def __init__(self, transform: Transform, runtime: TwoRuntime) -> None:
+        self._transform = transform
+        self._runtime = runtime
+
+    def predict(self, rows: Rows, which: "Words") -> "FloatArray":
+        """Outputs (n,), of the first model where `which` (n,), uint32, is 0 and of the second where it is 1."""
+        return self._runtime.run(self._transform.matrix(rows), which).astype(np.float64, copy=False)
+
+
+def two_in_one(first: Model, second: Model) -> TwoModels | None:
+    """Both models in one; None where they transform rows differently or their runtimes cannot be joined."""
+    if first.transform != second.transform or not isinstance(first.runtime, Joining):
+        return None
+    runtime = first.runtime.beside(second.runtime)
+    return None if runtime is None else TwoModels(first.transform, runtime)

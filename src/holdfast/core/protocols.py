@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
 import msgspec
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     FloatArray = np.ndarray[Any, np.dtype[np.floating[Any]]]
     Matrix = np.ndarray[Any, np.dtype[np.float64]]
+    Words = np.ndarray[Any, np.dtype[np.uint32]]
 
 R = TypeVar("R", bound=Record)
 
@@ -95,6 +96,21 @@ class Runtime(Protocol):
 
     def run(self, x: "FloatArray") -> "FloatArray":
         """Outputs for a matrix (n, columns) of float32: shape (n,), float64."""
+
+
+class TwoRuntime(Protocol):
+    """Two models in one, for rows of which each goes to one of them."""
+
+    def run(self, x: "FloatArray", which: "Words") -> "FloatArray":
+        """Outputs (n,), of the first model where `which` (n,), uint32, is 0 and of the second where it is 1."""
+
+
+@runtime_checkable
+class Joining(Protocol):
+    """A runtime that can run rows of two models at once."""
+
+    def beside(self, other: Runtime) -> TwoRuntime | None:
+        """This model and another one in one; None where that cannot be, or would not be faster."""
 
 
 class Task(Protocol):

@@ -27,12 +27,15 @@ from holdfast.observe.tallies import (
 
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
+Bools = np.ndarray[Any, np.dtype[np.bool_]]
 Times = Sequence[float] | FloatArray
 """Microseconds, finite."""
 
 _EDGES = np.array(EDGES_US)
 _MOST_ASIDE = 512
 """Requests that are put aside before they are counted: counting them takes some 50 us then."""
+_MOST_PAIRED = 2048
+"""The same of two versions that are run together, which are told apart then."""
 _MOST_VERSIONS = 16
 """Versions and stages of one system that are told apart; the one that answered longest ago is forgotten."""
 _MOST_KNOWN = 256
@@ -114,6 +117,36 @@ class _Version:
         self.requests, self.rows, self.run_us = [], [], []
 
 
+class _Both:
+    """What two versions answered that are run together, put aside until it is told apart."""
+
+    __slots__ = ("aside", "by", "queue", "run_us", "total", "which")
+
+    def __init__(self, by: tuple[Answerer, Answerer]) -> None:
+        self.by = by
+        self.aside = 0
+        self.which: list[Bools] = []
+        self.queue: list[Times] = []
+        self.total: list[Times] = []
+        self.run_us: list[float] = []
+
+    def tell_apart(self, versions: tuple[_Version, _Version]) -> None:
+        """Hand each version its own."""
+        starts = np.cumsum([0, *map(len, self.which[:-1])])
+        is_second, queue, total = np.concatenate(self.which), _joined(self.queue), _joined(self.total)
+        for version, chosen in zip(versions, (~is_second, is_second), strict=True):
+            rows = np.add.reduceat(chosen, starts, dtype=np.int64)
+            ran = np.flatnonzero(rows).tolist()
+            version.queue.aside.append(queue[chosen])
+            version.total.aside.append(total[chosen])
+            version.rows += rows[ran].tolist()
+            version.requests += rows[ran].tolist()
+            version.run_us += [self.run_us[i] for i in ran]
+            version.aside += int(rows.sum())
+            if version.aside >= _MOST_ASIDE:
+                version.count()
+
+
 class Metrics:
     """What one worker counted since it started. Owned by the thread of the event loop.
 
@@ -127,6 +160,7 @@ class Metrics:
         self._worker = Worker(name=worker, pid=os.getpid(), started_s=psutil.Process().create_time())
         self._known: dict[int, tuple[Answerer, _Version]] = {}
         self._versions: dict[tuple[str, str, str], _Version] = {}
+        self._both: dict[tuple[int, int], _Both] = {}
         self._refused: dict[str, Counter[int]] = {}
         self._systems: frozenset[str] | None = None
         self._waiting: Mapping[str, int] = {}
@@ -155,6 +189,25 @@ class Metrics:
         version.aside += requests
         if version.aside >= _MOST_ASIDE:
             version.count()
+
+    def ran_both(
+        self, by: tuple[Answerer, Answerer], is_second: Bools, queue_us: Times, run_us: float, total_us: Times
+    ) -> None:
+        """Two versions answered requests of one row in one run, the second one those of `is_second` (n,).
+
+        To each version it counts as a run of its own rows that took the whole time.
+        """
+        key = (id(by[0]), id(by[1]))
+        both = self._both.get(key)
+        if both is None:
+            both = self._both[key] = _Both(by)
+        both.which.append(is_second)
+        both.queue.append(queue_us)
+        both.total.append(total_us)
+        both.run_us.append(run_us)
+        both.aside += len(is_second)
+        if both.aside >= _MOST_PAIRED:
+            self._tell_apart()
 
     def failed(self, by: Answerer, requests: int, *, status: int = 500, total_us: float = 0.0) -> None:
         """A version was asked and these requests have no answer, after so much time in all."""
@@ -202,6 +255,7 @@ class Metrics:
         """Everything so far. Costs some 30 us per version."""
         if self._refresh is not None:
             self._refresh(self)
+        self._tell_apart()
         now_ms = int(self._clock.now().timestamp() * 1000)
         return Snapshot(
             workers=(self._worker,),
@@ -237,6 +291,11 @@ class Metrics:
             failed_ns=version.failed_ns,
             last_ms=version.last_ms,
         )
+
+    def _tell_apart(self) -> None:
+        for both in self._both.values():
+            both.tell_apart((self._version(both.by[0]), self._version(both.by[1])))
+        self._both.clear()
 
     def _version(self, by: Answerer) -> _Version:
         """The counts of a version, found by the identity of its description: hashing one takes longer than counting."""

@@ -15,6 +15,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from holdfast.errors import ArtifactError
@@ -35,6 +36,7 @@ MOST_WORDS_LOOKED_UP = 80
 LARGEST_TABLE_BYTES = 16 << 20
 """A larger table does not fit the processor's cache. Only ever raise these two: what was trained below them must load.
 """
+ALL_LEAVES = 0xFFFFFFFF
 LARGEST_SUM = 700.0
 """exp() of more would overflow; a probability is 0 or 1 long before."""
 SCRATCH_BYTES = 1 << 19
@@ -53,15 +55,8 @@ class TreesRuntime:
 
     def __init__(self, ensemble: Ensemble) -> None:
         """Raises ArtifactError where the tables would be too large to be fast, or the sums too large for exp()."""
-        starts, table, leaves, columns = _tables(ensemble)
-        self._columns = ensemble.columns
-        self._used = None if len(columns) == ensemble.columns else columns
-        self._logistic = ensemble.logistic
-        self._starts = starts
-        self._table = table
-        self._leaves = leaves
-        self._most = min(MOST_AT_ONCE, max(1, SCRATCH_BYTES // max(1, len(columns) * table.itemsize * table.shape[1])))
-        self._scratch = _Scratch(self._most, len(columns), table.shape[1])
+        self._tables = _tables(ensemble)
+        self._look_up = _LookUp(self._tables)
 
     @classmethod
     def load(cls, directory: Path) -> "TreesRuntime":
@@ -75,27 +70,98 @@ class TreesRuntime:
         except (OSError, ArtifactError) as error:
             raise ArtifactError(f"{path}: {error}; train the version again") from error
 
+    @property
+    def columns(self) -> int:
+        """Columns of the matrix that it takes."""
+        return self._tables.columns
+
     def run(self, x: FloatArray) -> FloatArray:
         """Outputs for a matrix (n, columns) of float32: shape (n,), float64. Raises ValueError for other columns."""
+        return self._look_up.run(x)
+
+    def beside(self, other: object) -> "TwoTrees | None":
+        """Both in one, for rows of which each goes to one of them; None where that cannot be, or would not be fast."""
+        if not isinstance(other, TreesRuntime):
+            return None
+        first, second = self._tables, other._tables
+        if (first.columns, first.logistic) != (second.columns, second.logistic):
+            return None
+        both = _joined(first, second)
+        return None if both.table.nbytes > LARGEST_TABLE_BYTES else TwoTrees(both)
+
+
+class TwoTrees:
+    """The tables of two models in one: a row looks its values up among those of its own model."""
+
+    def __init__(self, both: "_Tables") -> None:
+        self._look_up = _LookUp(both)
+
+    def run(self, x: FloatArray, which: Words) -> FloatArray:
+        """Outputs (n,), of the first model where `which` (n,), uint32, is 0 and of the second where it is 1.
+
+        They are those of the model alone; where the models differ in size, up to the last bits of their sums.
+        """
+        return self._look_up.run(x, which)
+
+
+class _Tables(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """What leaves each interval of each column leaves possible. Of two models: the second one's after the first one's,
+    in `starts` as columns of their own."""
+
+    starts: Any
+    """Where each interval begins, as column and bits of a float32 in one number (intervals,)."""
+    table: Words
+    """Leaves of each interval (intervals + 1, words)."""
+    leaves: FloatArray
+    """Values of the leaves by word and bit, (32 * words,) a model."""
+    used: Ints
+    """The columns that are used."""
+    columns: int
+    logistic: bool
+
+
+class _LookUp:
+    """Runs tables."""
+
+    def __init__(self, tables: _Tables) -> None:
+        words, columns = tables.table.shape[1], len(tables.used)
+        self._columns = tables.columns
+        self._used = None if columns == tables.columns else tables.used
+        self._logistic = tables.logistic
+        self._starts, self._table, self._leaves = tables.starts, tables.table, tables.leaves
+        self._model_leaves = np.array(32 * words)
+        self._model_columns = np.array(columns, dtype=np.uint32)
+        self._most = min(MOST_AT_ONCE, max(1, SCRATCH_BYTES // max(1, columns * tables.table.itemsize * words)))
+        self._scratch = _Scratch(self._most, columns, words)
+
+    def run(self, x: FloatArray, which: Words | None = None) -> FloatArray:
         rows, columns = x.shape
         if columns != self._columns:
             raise ValueError(f"{columns} columns instead of {self._columns}")
         if self._used is not None:
             x = x[:, self._used]
         if rows <= self._most:
-            return self._answers(x, rows)
-        parts = [x[i : i + self._most] for i in range(0, rows, self._most)]
-        return np.concatenate([self._answers(part, len(part)) for part in parts])
+            return self._answers(x, rows, which)
+        parts = [slice(i, i + self._most) for i in range(0, rows, self._most)]
+        some = [None] * len(parts) if which is None else [which[part] for part in parts]
+        return np.concatenate([self._answers(x[at], len(x[at]), of) for at, of in zip(parts, some, strict=True)])
 
-    def _answers(self, x: FloatArray, rows: int) -> FloatArray:
-        values, keys, found, left, exact, exponent, leaf, first = self._scratch.of(rows)
+    def _answers(self, x: FloatArray, rows: int, which: Words | None) -> FloatArray:
+        values, keys, places, found, left, exact, exponent, leaf, first = self._scratch.of(rows)
         values[...] = x.T
+        if which is not None:
+            np.add(self._scratch.places, which * self._model_columns, places)
         self._table.take(self._starts.searchsorted(keys, "right"), 0, found, "clip")
         np.bitwise_and.reduce(found, 0, None, left)
         # The exponent of a float64 is the place of the highest bit of the whole number in it.
         exact[...] = left
         np.right_shift(exponent, MANTISSA_BITS, leaf)
         np.add(leaf, first, leaf)
+        if which is not None:
+            second = which.nonzero()[0]
+            moved = leaf.take(second, 0)
+            moved += self._model_leaves
+            leaf[second] = moved
         self._leaves.take(leaf, None, exact, "clip")
         total: FloatArray = np.add.reduce(exact, 1)
         if self._logistic:
@@ -109,8 +175,10 @@ class _Scratch(threading.local):
     """Memory of one thread, cut to so many rows: making it anew would take a third of the time of one row."""
 
     def __init__(self, most: int, columns: int, words: int) -> None:
+        self.places = np.arange(columns, dtype=np.uint32)[:, None]
+        """The column that each row of keys is of (columns, 1)."""
         keys = np.zeros((columns, most, 2), dtype=np.uint32)
-        keys[:, :, 1 - LOW] = np.arange(columns)[:, None]
+        keys[:, :, 1 - LOW] = self.places
         self._keys, self._columns, self._words = keys, columns, words
         self._found = np.empty(columns * most * words, dtype=np.uint32)
         self._left = np.empty((most, words), dtype=np.uint32)
@@ -127,6 +195,7 @@ class _Scratch(threading.local):
             cut = self._cut[rows] = (
                 keys.view(np.float32)[:, :, LOW],
                 keys.view(np.uint64)[:, :, 0],
+                keys[:, :, 1 - LOW],
                 found,
                 self._left[:rows],
                 exact,
@@ -137,9 +206,7 @@ class _Scratch(threading.local):
         return cut
 
 
-def _tables(ensemble: Ensemble) -> tuple[Any, Words, FloatArray, Ints]:
-    """Where each interval begins, as column and bits of a float32 in one number; its leaves, (intervals + 1, words);
-    the values of the leaves by word and bit; the columns that are used."""
+def _tables(ensemble: Ensemble) -> _Tables:
     inner = np.flatnonzero(ensemble.true >= 0)
     begin, end = _leaf_ranges(ensemble)
     sizes = end[ensemble.roots]
@@ -150,7 +217,7 @@ def _tables(ensemble: Ensemble) -> tuple[Any, Words, FloatArray, Ints]:
     columns = np.unique(ensemble.feature[inner])
     cuts = [_interval_starts(ensemble.threshold[inner[ensemble.feature[inner] == column]]) for column in columns]
     _check_pays(trees=len(words), words=int(words.sum()), columns=len(columns), intervals=sum(map(len, cuts)))
-    table = np.full((1 + sum(map(len, cuts)), int(words.sum())), 0xFFFFFFFF, dtype=np.uint32)
+    table = np.full((1 + sum(map(len, cuts)), int(words.sum())), ALL_LEAVES, dtype=np.uint32)
     row = 1
     for column, starts in zip(columns, cuts, strict=True):
         nodes = inner[ensemble.feature[inner] == column]
@@ -166,7 +233,47 @@ def _tables(ensemble: Ensemble) -> tuple[Any, Words, FloatArray, Ints]:
         if largest > LARGEST_SUM:
             raise ArtifactError(f"its sums may reach {largest:.0f}, more than {LARGEST_SUM:.0f}")
         leaves = -leaves
-    return np.concatenate([np.empty(0, dtype=np.uint64), *at]), table, leaves, columns
+    return _Tables(
+        starts=np.concatenate([np.empty(0, dtype=np.uint64), *at]),
+        table=table,
+        leaves=leaves,
+        used=columns,
+        columns=ensemble.columns,
+        logistic=ensemble.logistic,
+    )
+
+
+def _joined(first: _Tables, second: _Tables) -> _Tables:
+    """Two models' tables in one. Of a column that only one of them uses, the other has a single interval."""
+    used = np.union1d(first.used, second.used)
+    words = max(first.table.shape[1], second.table.shape[1])
+    starts: list[Any] = [np.empty(0, dtype=np.uint64)]
+    blocks = [_widened(first.table[:1], words)]
+    for model, tables in enumerate((first, second)):
+        column_of = (tables.starts >> np.uint64(32)).astype(np.int64)
+        for place, column in enumerate(used):
+            prefix = np.uint64(model * len(used) + place) << np.uint64(32)
+            [own] = np.nonzero(tables.used == column)
+            chosen = np.flatnonzero(column_of == own[0]) if len(own) else np.empty(0, dtype=np.int64)
+            bits = tables.starts[chosen] & np.uint64(0xFFFFFFFF) if len(own) else np.zeros(1, dtype=np.uint64)
+            rows = tables.table[1 + chosen] if len(own) else np.full((1, words), ALL_LEAVES, dtype=np.uint32)
+            starts.append(bits | prefix)
+            blocks.append(_widened(rows, words))
+    leaves = [np.append(each.leaves, np.zeros(32 * words - len(each.leaves))) for each in (first, second)]
+    return _Tables(
+        starts=np.concatenate(starts),
+        table=np.concatenate(blocks),
+        leaves=np.concatenate(leaves),
+        used=used,
+        columns=first.columns,
+        logistic=first.logistic,
+    )
+
+
+def _widened(rows: Words, words: int) -> Words:
+    """Rows of a table with words that are worth nothing after their own."""
+    more = np.full((len(rows), words - rows.shape[1]), ALL_LEAVES, dtype=np.uint32)
+    return np.concatenate([rows, more], axis=1)
 
 
 def _check_pays(*, trees: int, words: int, columns: int, intervals: int) -> None:

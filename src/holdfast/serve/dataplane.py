@@ -9,19 +9,20 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 import numpy as np
 
+from holdfast.core.answerer import Answerer
 from holdfast.core.clock import Clock, stopwatch_s
 from holdfast.core.inputs import read_columns
 from holdfast.core.routes import Routes
 from holdfast.core.signature import Rows, Signature
 from holdfast.core.times import microseconds
 from holdfast.errors import HoldfastError, NotFound, StateError
-from holdfast.serve.lanes import Lane, Lanes, LoadModel, Prepared, prepare
+from holdfast.serve.lanes import Lane, Lanes, LoadModel, Pair, Prepared, prepare
 from holdfast.serve.observing import Observing
-from holdfast.serve.quick import Quick, rows_of, write_answers
+from holdfast.serve.quick import Quick, rows_of, stuck_to, write_answers
 from holdfast.serve.quick import meta_of as quick_meta
-from holdfast.serve.recording import Done, FloatArray, Recorder, RowMeta
+from holdfast.serve.recording import Answered, Done, FloatArray, Recorder, RowMeta
 from holdfast.serve.requests import Part, Pending, PredictAnswer, PredictRequest, joined, meta_of, split
-from holdfast.serve.traffic import Bools, takes_canary
+from holdfast.serve.traffic import Bools, Words, takes_canary
 
 log = logging.getLogger(__name__)
 
@@ -145,21 +146,21 @@ class DataPlane:
         if lanes.canary is None or lanes.routed.canary_share <= 0.0:
             self._answer_quick(lanes.lane(), calls)
             return
-        if any(call.count > 1 and (call.units or call.keys) for call in calls):
+        are_single = sum([call.count for call in calls]) == len(calls)
+        if not are_single and any(call.count > 1 and (call.units or call.keys) for call in calls):
             for call in calls:  # rows of one request may stick to different versions
                 call.origin.unusual(call)
             return
         salt = f"{lanes.name}/{lanes.routed.release}"
-        is_canary = takes_canary([call.sticks_to() for call in calls], salt, lanes.routed.canary_share)
-        some = int(is_canary.sum())
-        if 0 < some < len(calls):
-            if not self._answer_both(lanes, calls, is_canary):
-                for lane, wanted in ((lanes.lane(), False), (lanes.canary, True)):
-                    self._answer_quick(
-                        lane, [call for call, is_it in zip(calls, is_canary, strict=True) if is_it == wanted]
-                    )
-        else:
-            self._answer_quick(lanes.canary if some else lanes.lane(), calls)
+        is_canary = takes_canary(stuck_to(calls), salt, lanes.routed.canary_share)
+        which = is_canary.tolist()
+        if True not in which:
+            self._answer_quick(lanes.lane(), calls)
+        elif False not in which:
+            self._answer_quick(lanes.canary, calls)
+        elif not (are_single and self._answer_both(lanes, calls, is_canary)):
+            for lane, wanted in ((lanes.lane(), False), (lanes.canary, True)):
+                self._answer_quick(lane, [call for call, is_it in zip(calls, which, strict=True) if is_it == wanted])
 
     def _answer_quick(self, lane: Lane, calls: Sequence[Quick]) -> None:
         rows = rows_of(lane.reader, calls)
@@ -178,40 +179,32 @@ class DataPlane:
                 self._answer_quick(lane, [call])
 
     def _answer_both(self, lanes: Lanes, calls: Sequence[Quick], is_canary: Bools) -> bool:
-        """Answer calls of which a live version takes some and its canary others: read at once, recorded at once.
+        """Answer calls of one row, some by the live version and some by its canary: read, run and recorded at once.
 
         False where that cannot be; nothing was done then.
         """
         live, canary, pair = lanes.live, lanes.canary, lanes.pair
-        if pair is None or live is None or canary is None or any(call.count > 1 for call in calls):
+        if pair is None or live is None or canary is None:
             return False
-        which = is_canary.astype(np.int64)
-        rows = rows_of(pair.reader, calls, pair.low[which], pair.high[which])
+        which = is_canary.astype(np.uint32)
+        rows = rows_of(pair.reader, calls, pair.ranges(which))
         if rows is None:
             return False
-        index = np.flatnonzero(is_canary)
         started_s = stopwatch_s()
+        outputs = _run_both(live, canary, pair, rows, which)
+        run_us = (stopwatch_s() - started_s) * 1e6
+        if isinstance(outputs, HoldfastError):
+            return False
         accepted_s = np.array([call.accepted_s for call in calls])
         queue_us = (started_s - accepted_s) * 1e6
-        # The live version runs all rows: a few more cost it less than picking its own out would.
-        outputs = _run_model(live, rows)
-        live_s = stopwatch_s()
-        others = _run_model(canary, rows.take(index))
-        if isinstance(outputs, HoldfastError) or isinstance(others, HoldfastError):
-            return False
-        outputs[index] = others
-        took_us = ((live_s - started_s) * 1e6, (stopwatch_s() - live_s) * 1e6)
-        parts: tuple[list[Quick], list[Quick]] = ([], [])
         is_other = is_canary.tolist()
         for call, is_it in zip(calls, is_other, strict=True):
             call.lane = canary if is_it else live
-            parts[is_it].append(call)
         outside = rows.outside.tolist()
 
         def done(unrecorded: StateError | None) -> None:
             _settle_quick(calls, unrecorded or outputs, outside)
-            for lane, some, chosen, run_us in zip((live, canary), parts, (~is_canary, is_canary), took_us, strict=True):
-                self.observing.settled(lane, len(some), some, accepted_s[chosen], queue_us[chosen], run_us, unrecorded)
+            self.observing.settled_both((live, canary), is_canary, calls, accepted_s, queue_us, run_us, unrecorded)
 
         self.recorder.record_predictions(
             live.by,
@@ -219,8 +212,8 @@ class DataPlane:
             outputs,
             quick_meta(calls, microseconds(self._clock.now())),
             queue_us=queue_us,
-            run_us=np.where(is_canary, took_us[1], took_us[0]),
-            answered=[canary.by if is_it else live.by for is_it in is_other],
+            run_us=run_us,
+            answered=_both_by(live.by, canary.by, is_other),
             done=done,
         )
         return True
@@ -321,10 +314,14 @@ def _settle_quick(calls: Sequence[Quick], outcome: Outcome, outside: Sequence[in
 
 def _run_model(lane: Lane, rows: Rows) -> Outcome:
     """Outputs (n,), or what to tell the caller."""
+    return _checked(lane, lambda: lane.model.predict(rows), rows.count)
+
+
+def _checked(lane: Lane, predict: Callable[[], FloatArray], count: int) -> Outcome:
     try:
-        outputs = np.asarray(lane.model.predict(rows), dtype=np.float64)
-        if outputs.shape != (rows.count,):
-            raise ValueError(f"outputs of shape {outputs.shape} for {rows.count} rows")
+        outputs = np.asarray(predict(), dtype=np.float64)
+        if outputs.shape != (count,):
+            raise ValueError(f"outputs of shape {outputs.shape} for {count} rows")
     except Exception as error:  # a model is foreign code
         log.exception("version %s of '%s' failed", lane.by.version, lane.by.system)
         failure = HoldfastError(
@@ -334,6 +331,27 @@ def _run_model(lane: Lane, rows: Rows) -> Outcome:
         failure.__cause__ = error
         return failure
     return outputs
+
+
+def _run_both(live: Lane, canary: Lane, pair: Pair, rows: Rows, which: Words) -> Outcome:
+    """Outputs (n,) of the live version where `which` is 0 and of the canary where it is 1."""
+    if pair.model is not None:
+        both = pair.model
+        return _checked(live, lambda: both.predict(rows, which), rows.count)
+    # The live version runs all rows: a few more cost it less than picking its own out would.
+    outputs = _run_model(live, rows)
+    index = np.flatnonzero(which)
+    others = _run_model(canary, rows.take(index))
+    if isinstance(others, HoldfastError):
+        return others
+    if not isinstance(outputs, HoldfastError):
+        outputs[index] = others
+    return outputs
+
+
+def _both_by(live: Answerer, canary: Answerer, is_canary: list[bool]) -> Answered:
+    versions = [canary.version if is_it else live.version for is_it in is_canary]
+    return versions, ["canary" if is_it else "live" for is_it in is_canary]
 
 
 def _retyped(lane: Lane, rows: Rows) -> Rows:

@@ -8,7 +8,7 @@ import numpy as np
 
 from holdfast.core.answerer import Answerer
 from holdfast.core.inputs import Reader, reader_of
-from holdfast.core.model import Model
+from holdfast.core.model import Model, TwoModels, two_in_one
 from holdfast.core.routes import RoutedSystem, RoutedVersion, Routes, ServingStage
 from holdfast.core.signature import Signature
 from holdfast.errors import HoldfastError, NotFound, StateError
@@ -16,7 +16,8 @@ from holdfast.observe.tallies import Cached
 from holdfast.serve.caching import CacheCounts, CachedModel, LookUpCount
 from holdfast.serve.phrases import Phrases
 from holdfast.serve.reading import Reading
-from holdfast.serve.recording import FloatArray
+from holdfast.serve.recording import FloatArray, IntArray
+from holdfast.serve.traffic import Bools, Words
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,29 @@ class Pair(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     low: FloatArray
     """Lower ends of the ranges (2, columns): of the live version, then of the canary."""
     high: FloatArray
+    within: tuple[FloatArray, FloatArray]
+    """The range that lies within both (columns,)."""
+    model: TwoModels | None
+    """Runs rows of both at once; None where they are run one after the other."""
+
+    def ranges(self, which: Words) -> "PairRanges":
+        """The ranges of rows (n,): 0 is one of the live version, 1 one of the canary."""
+        return PairRanges(self, which)
+
+
+class PairRanges:
+    """The range of each row is that of its version."""
+
+    def __init__(self, pair: Pair, which: Words) -> None:
+        self.within = pair.within
+        self._pair = pair
+        self._which = which
+
+    def beyond(self, numbers: FloatArray, index: IntArray) -> Bools:
+        """Which numbers of some rows lie outside the range of their row."""
+        of = self._which[index]
+        beyond: Bools = (numbers < self._pair.low[of]) | (numbers > self._pair.high[of])
+        return beyond
 
 
 class Lanes(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -204,10 +228,18 @@ def _pair(live: Lane | None, canary: Lane | None) -> Pair | None:
     ]
     if rules[0] != rules[1] or live.signature.output != canary.signature.output:
         return None
-    both = (live.reader, canary.reader)
+    low, high = (np.stack([getattr(lane.reader, end) for lane in (live, canary)]) for end in ("low", "high"))
     return Pair(
-        reader=live.reader, low=np.stack([each.low for each in both]), high=np.stack([each.high for each in both])
+        reader=live.reader,
+        low=low,
+        high=high,
+        within=(low.max(axis=0), high.min(axis=0)),
+        model=_two_in_one(live.model, canary.model),
     )
+
+
+def _two_in_one(live: Model | CachedModel, canary: Model | CachedModel) -> TwoModels | None:
+    return two_in_one(live, canary) if isinstance(live, Model) and isinstance(canary, Model) else None
 
 
 def _shape(signature: Signature) -> list[tuple[str, str]]:

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from holdfast.core.clock import stopwatch_s
 from holdfast.errors import HoldfastError, StateError
 from holdfast.observe.metrics import Metrics
@@ -10,6 +12,7 @@ from holdfast.serve.lanes import Lane
 from holdfast.serve.quick import Quick
 from holdfast.serve.recording import FloatArray
 from holdfast.serve.requests import Pending
+from holdfast.serve.traffic import Bools
 
 
 class Observing:
@@ -40,6 +43,25 @@ class Observing:
         if self.tracing.is_on:
             status = 200 if error is None else 503 if isinstance(error, StateError) else 500
             self._trace(lane, requests, queue_us.tolist(), run_us, ended_s, status)
+
+    def settled_both(
+        self,
+        lanes: tuple[Lane, Lane],
+        is_second: Bools,
+        requests: Sequence[Quick],
+        accepted_s: FloatArray,
+        queue_us: FloatArray,
+        run_us: float,
+        error: HoldfastError | None,
+    ) -> None:
+        """Requests (n,) of two versions that were run at once, of one row each, were just settled."""
+        if error is None and self.metrics is not None and not self.tracing.is_on:
+            total_us = (stopwatch_s() - accepted_s) * 1e6
+            self.metrics.ran_both((lanes[0].by, lanes[1].by), is_second, queue_us, run_us, total_us)
+            return
+        for lane, chosen in zip(lanes, (~is_second, is_second), strict=True):
+            some = [requests[i] for i in np.flatnonzero(chosen).tolist()]
+            self.settled(lane, len(some), some, accepted_s[chosen], queue_us[chosen], run_us, error)
 
     def _trace(
         self,

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import msgspec
 import numpy as np
 
-from holdfast.core.inputs import Reader
+from holdfast.core.inputs import Ranges, Reader
 from holdfast.core.signature import Rows
 from holdfast.serve.lanes import Lane, Lanes
 from holdfast.serve.paths import Place
@@ -95,26 +95,25 @@ class Quick:
         self.lane: Lane | None = None
         """The version that answered it."""
 
-    def sticks_to(self) -> str:
-        """What decides which version answers: the unit, or the key, or the request."""
-        return (self.units and self.units[0]) or (self.keys and self.keys[0]) or self.request_id
+
+def stuck_to(calls: Sequence[Quick]) -> list[str]:
+    """What decides which version answers each call: the unit, or the key, or the request."""
+    return [(c.units and c.units[0]) or (c.keys and c.keys[0]) or c.request_id for c in calls]
 
 
-def rows_of(
-    reader: Reader, calls: Sequence[Quick], low: FloatArray | None = None, high: FloatArray | None = None
-) -> Rows | None:
+def rows_of(reader: Reader, calls: Sequence[Quick], ranges: Ranges | None = None) -> Rows | None:
     """The typed rows of some calls, one after the other; None when something in them needs a closer look.
 
-    `low` and `high` are as for `Reader.checked`.
+    `ranges` are as for `Reader.checked`.
     """
     values: list[Any] = []
     width = len(reader.signature.columns)
     for call in calls:
         if type(call.values) is not list:  # many of them came as bytes
-            return reader.checked(np.concatenate([_matrix(each, width) for each in calls]), {}, low, high)
+            return reader.checked(np.concatenate([_matrix(each, width) for each in calls]), {}, ranges)
         values += call.values
     if not reader.texts:
-        return reader.checked(np.array(values, dtype=np.float64).reshape(-1, width), {}, low, high)
+        return reader.checked(np.array(values, dtype=np.float64).reshape(-1, width), {}, ranges)
     numbers = np.empty((len(values) // width, len(reader.names)))
     texts: dict[str, list[str | None]] = {}
     place = 0

@@ -20,6 +20,8 @@ _MOST_CONSTANTS = 256
 
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
+Answered = tuple[Sequence[str], Sequence[str]]
+"""The version that answered each row (n,), and in which stage."""
 WriterFor = Callable[[str, str, Sequence[Field]], Writer]
 """Opens a segment: table, system and schema to a writer (`Lake.writer`)."""
 
@@ -213,7 +215,7 @@ class Recorder:
         run_us: float | FloatArray,
         done: Done | None = None,
         error: str = "",
-        answered: Sequence[Answerer] | None = None,
+        answered: Answered | None = None,
     ) -> None:
         """Write answered rows, and call `done` when they are recorded. A row whose output is not finite has failed.
 
@@ -237,8 +239,7 @@ class Recorder:
         if meta.unit is not None:
             columns["unit"] = meta.unit
         if answered is not None:
-            columns["version"] = [each.version for each in answered]
-            columns["stage"] = [each.stage for each in answered]
+            columns["version"], columns["stage"] = answered
         if not isinstance(meta.caller, str):
             columns["caller"] = meta.caller
         finite = np.isfinite(outputs)

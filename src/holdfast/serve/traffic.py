@@ -1,6 +1,7 @@
 """Which version answers: a split of traffic that is sticky by unit and needs no memory."""
 
 import hashlib
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -9,6 +10,7 @@ from zlib import crc32
 import numpy as np
 
 Bools = np.ndarray[Any, np.dtype[np.bool_]]
+Words = np.ndarray[Any, np.dtype[np.uint32]]
 
 _MASK = 2**64 - 1
 _DROPPED = 11
@@ -33,10 +35,21 @@ def takes_canary(units: Sequence[str], salt: str, share: float) -> Bools:
         return np.zeros(len(units), dtype=np.bool_)
     if share >= 1.0:
         return np.ones(len(units), dtype=np.bool_)
+    factor, offset, end = _splitting(salt, share)
+    hashes = np.array([crc32(unit.encode()) for unit in units], dtype=np.uint64)
+    hashes *= factor  # modulo 2**64, as `place_of` has it
+    hashes += offset
+    taken: Bools = hashes < end
+    return taken
+
+
+@lru_cache(maxsize=256)
+def _splitting(salt: str, share: float) -> tuple[Any, Any, Any]:
+    """Factor, offset, and the first hash of a place that is not below `share`, below 1. As arrays of no dimension,
+    because numpy takes longer to make one of a number than to compute with it."""
     factor, offset = _salted(salt)
-    below = share * _WHOLE
-    taken = [((crc32(unit.encode()) * factor + offset & _MASK) >> _DROPPED) < below for unit in units]
-    return np.array(taken, dtype=np.bool_)
+    end = math.ceil(share * _WHOLE) << _DROPPED
+    return tuple(np.array(number, dtype=np.uint64) for number in (factor, offset, end))  # type: ignore[return-value]
 
 
 @lru_cache(maxsize=256)
