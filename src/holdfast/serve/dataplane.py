@@ -143,26 +143,28 @@ class DataPlane:
 
     def run_quick(self, lanes: Lanes, calls: Sequence[Quick]) -> None:
         """Answer calls of one system that were read in a single pass, as `run` does."""
+        meta = quick_meta(calls, microseconds(self._clock.now()))
         if lanes.canary is None or lanes.routed.canary_share <= 0.0:
-            self._answer_quick(lanes.lane(), calls)
+            self._answer_quick(lanes.lane(), calls, meta)
             return
-        are_single = sum([call.count for call in calls]) == len(calls)
-        if not are_single and any(call.count > 1 and (call.units or call.keys) for call in calls):
+        has_names = meta.key is not None or meta.unit is not None
+        if has_names and meta.row is not None and any(call.count > 1 and (call.units or call.keys) for call in calls):
             for call in calls:  # rows of one request may stick to different versions
                 call.origin.unusual(call)
             return
-        salt = f"{lanes.name}/{lanes.routed.release}"
-        is_canary = takes_canary(stuck_to(calls), salt, lanes.routed.canary_share)
+        units = stuck_to(calls) if has_names or meta.row is not None else meta.request_id
+        is_canary = takes_canary(units, f"{lanes.name}/{lanes.routed.release}", lanes.routed.canary_share)
         which = is_canary.tolist()
         if True not in which:
-            self._answer_quick(lanes.lane(), calls)
+            self._answer_quick(lanes.lane(), calls, meta)
         elif False not in which:
-            self._answer_quick(lanes.canary, calls)
-        elif not (are_single and self._answer_both(lanes, calls, is_canary)):
+            self._answer_quick(lanes.canary, calls, meta)
+        elif not (meta.row is None and self._answer_both(lanes, calls, meta, is_canary)):
             for lane, wanted in ((lanes.lane(), False), (lanes.canary, True)):
-                self._answer_quick(lane, [call for call, is_it in zip(calls, which, strict=True) if is_it == wanted])
+                some = [call for call, is_it in zip(calls, which, strict=True) if is_it == wanted]
+                self._answer_quick(lane, some, quick_meta(some, microseconds(self._clock.now())))
 
-    def _answer_quick(self, lane: Lane, calls: Sequence[Quick]) -> None:
+    def _answer_quick(self, lane: Lane, calls: Sequence[Quick], meta: RowMeta) -> None:
         rows = rows_of(lane.reader, calls)
         if rows is None:
             # One of them is not as it should be: each goes the general way, which says what is wrong with which.
@@ -173,12 +175,11 @@ class DataPlane:
             call.lane = lane
         outside = rows.outside.tolist()
         counts = None if rows.count == len(calls) else [call.count for call in calls]
-        meta = quick_meta(calls, microseconds(self._clock.now()))
         if not self._run(lane, rows, meta, calls, counts, lambda outcome: _settle_quick(calls, outcome, outside)):
             for call in calls:
-                self._answer_quick(lane, [call])
+                self._answer_quick(lane, [call], quick_meta([call], microseconds(self._clock.now())))
 
-    def _answer_both(self, lanes: Lanes, calls: Sequence[Quick], is_canary: Bools) -> bool:
+    def _answer_both(self, lanes: Lanes, calls: Sequence[Quick], meta: RowMeta, is_canary: Bools) -> bool:
         """Answer calls of one row, some by the live version and some by its canary: read, run and recorded at once.
 
         False where that cannot be; nothing was done then.
@@ -210,7 +211,7 @@ class DataPlane:
             live.by,
             rows,
             outputs,
-            quick_meta(calls, microseconds(self._clock.now())),
+            meta,
             queue_us=queue_us,
             run_us=run_us,
             answered=_both_by(live.by, canary.by, is_other),
