@@ -2,6 +2,8 @@
 
     python bench/alarms.py --json bench/results/alarms.json --docs docs/why/alarms.md
     python bench/alarms.py --part false --only flights,elec2 --peers none
+    python bench/alarms.py --only elec2 --json elec2.json     # one data set at a time, then all of them together:
+    python bench/alarms.py --join flights.json elec2.json --json bench/results/alarms.json --docs docs/why/alarms.md
 
 Streams are days of real data in a drawn order (`parts/streams.py`); Holdfast is its own code driven day by day
 (`parts/watched.py`); `docs/why/alarms.md` says what is measured, and what the figures mean.
@@ -25,7 +27,6 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from holdfast.core.spec import Monitor
 from parts import alarmtables
 from parts.detectors import (
     PEERS,
@@ -43,7 +44,7 @@ from parts.faults import facts_of, faults_of, injected
 from parts.figures import machine, report
 from parts.flights import NotAvailable
 from parts.streams import SETS, Pool, pools
-from parts.watched import Watch, daily_monitors, default_monitors, forked, opened
+from parts.watched import Watch, forked, opened
 
 FALSE_SETS = tuple(SETS)
 DELAY_SETS = ("flights", "bike_sharing", "elec2", "car_loan", "sea_concepts")
@@ -67,8 +68,6 @@ class Size(msgspec.Struct, frozen=True, kw_only=True):
     """The first of them that the peers watch too."""
 
 
-DAILY = "Holdfast, drift daily too"
-"""A variant that no system has by itself: a second drift monitor that looks at each day, in the same budget."""
 QUICK = Size(systems=2, shared=1, trials=1, compared=1)
 
 
@@ -94,6 +93,35 @@ class Progress:
 def main() -> None:
     """Measure, print both tables, write the figures."""
     given = _options()
+    figures = joined(given.join) if given.join else _measured(given)
+    print_false(figures["false"])
+    print_delay(figures["delay"])
+    report("alarms", {key: figures.get(key) for key in ("size", "cpu_s", "parts")}, None)
+    if given.docs:
+        alarmtables.write(given.docs, figures["false"], figures["delay"])
+    if given.json:
+        _write(figures, given.json)
+        print(f"written: {given.json}")
+
+
+def joined(files: Sequence[Path]) -> dict[str, Any]:
+    """The figures of several runs as those of one; how much each of them simulated stands in `parts`."""
+    found = [json.loads(file.read_text())["figures"] for file in files]
+    parts = [
+        {"data": sorted({row["data"] for row in one["false"]}), "size": one["size"], "cpu_s": one["cpu_s"]}
+        for one in found
+    ]
+    places = {name: place for place, name in enumerate(SETS)}
+    rows = {
+        part: sorted((row for one in found for row in one[part]), key=lambda row: places[row["data"]])
+        for part in ("false", "delay")
+    }
+    # What could not be told was written as null.
+    false = [{key: np.nan if value is None else value for key, value in row.items()} for row in rows["false"]]
+    return {"parts": parts, "false": false, "delay": rows["delay"]}
+
+
+def _measured(given: argparse.Namespace) -> dict[str, Any]:
     size, tell = _size(given), Progress()
     names = given.only.split(",") if given.only else list(FALSE_SETS)
     peers = [] if given.peers == "none" else given.peers.split(",") if given.peers else list(PEERS)
@@ -110,13 +138,7 @@ def main() -> None:
             figures["delay"] += measured["delay"]
             figures["cpu_s"] = {name: round(spent, 1) for name, spent in tell.cpu_s.items()}
             _write(figures, given.json)  # after every data set: what is measured is not lost when a later one fails
-    print_false(figures["false"])
-    print_delay(figures["delay"])
-    report("alarms", {key: figures.get(key) for key in ("size", "cpu_s")}, None)
-    if given.docs:
-        alarmtables.write(given.docs, figures["false"], figures["delay"])
-    if given.json:
-        print(f"written: {given.json}")
+    return figures
 
 
 def _write(figures: Mapping[str, Any], file: Path | None) -> None:
@@ -145,6 +167,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="write the figures there")
     parser.add_argument("--docs", type=Path, help="put the tables into this page")
+    parser.add_argument("--join", type=Path, nargs="+", help="measure nothing: put the figures of these runs together")
     parser.add_argument("--quick", action="store_true", help="a few systems, to see that it runs")
     parser.add_argument("--part", choices=("false", "delay", "both"), default="both")
     parser.add_argument("--only", default="", help=f"some of {', '.join(SETS)}")
@@ -160,8 +183,7 @@ def measure(
     """Both parts for one data set. The delay needs false-alarm rates, so these are measured either way."""
     tell(f"{pool.name}: {size.systems} systems without faults")
     compares = pool.name in DELAY_SETS and part != "false"
-    watches, own = tell.timed("Holdfast", lambda: _watch_all(pool, size, "Holdfast", default_monitors(pool)))
-    _, daily = tell.timed("variant", lambda: _watch_all(pool, size, DAILY, daily_monitors(pool)))
+    watches, own = tell.timed("Holdfast", lambda: _watch_all(pool, size))
     wanted = own["total"]
     shared = dict(enumerate(watches))
     cases = [Case(system=number, name="none", days=dict(enumerate(watch.stream))) for number, watch in shared.items()]
@@ -170,22 +192,22 @@ def measure(
         findings += _asked(peer, shared, cases, folder / "none", {}, {}, tell)
     months = len(shared) * pool.stream / MONTH_DAYS
     grouped = by_detector(findings)
-    false = [own, daily, *(_false_row(pool, name, found, months) for name, found in grouped.items())]
+    false = [own, *(_false_row(pool, name, found, months) for name, found in grouped.items())]
     if not compares:
         return {"false": false, "delay": []}
     thresholds = {name: threshold_for(found, wanted, months) for name, found in grouped.items()}
-    for row in false[2:]:
+    for row in false[1:]:
         row["threshold"] = thresholds[row["detector"]]
         row["rate_at_threshold"] = rate(grouped[row["detector"]], row["threshold"], months)
     return {"false": false, "delay": _delays(pool, size, peers, thresholds, folder, tell)}
 
 
-def _watch_all(pool: Pool, size: Size, name: str, monitors: Sequence[Monitor]) -> tuple[list[Watch], dict[str, Any]]:
+def _watch_all(pool: Pool, size: Size) -> tuple[list[Watch], dict[str, Any]]:
     """Holdfast on systems without faults: those that peers watch too; what opened, per month, by monitor."""
     watches, per_system, by_monitor, subjects = [], [], Counter[str](), Counter[str]()
     failed_days, systems = 0, size.systems
     for number in range(systems):
-        watch = Watch(pool, number, monitors=monitors)
+        watch = Watch(pool, number)
         alarms, catalog = watch.run(pool.stream)
         found = opened(catalog)
         watches += [watch] if number < size.shared else []  # each holds its days
@@ -198,7 +220,7 @@ def _watch_all(pool: Pool, size: Size, name: str, monitors: Sequence[Monitor]) -
     errors = counts.std(axis=0, ddof=1) * np.sqrt(systems) / months if systems > 1 else np.full(2, np.nan)
     return watches, {
         "data": pool.name,
-        "detector": name,
+        "detector": "Holdfast",
         "months": months,
         "total": float(counts[:, 0].sum() / months),
         "total_se": float(errors[0]),
@@ -270,12 +292,9 @@ def _delays(
             "data": pool.name,
             "fault": fault,
             "holdfast": _median([each["delay"] for each in mine]),
-            "holdfast_daily": _median([each["daily_delay"] for each in mine]),
-            "holdfast_daily_compared": _median([each["daily_delay"] for each in mine if each["system"] in compared]),
             "holdfast_compared": _median([each["delay"] for each in mine if each["system"] in compared]),
             "found": float(np.mean([np.isfinite(each["delay"]) for each in mine])),
             "by": dict(Counter(monitor for each in mine for monitor in each["by"])),
-            "daily_by": dict(Counter(monitor for each in mine for monitor in each["daily_by"])),
             "equal_rate": {},
             "default": {},
         }
@@ -296,8 +315,8 @@ def _watch_faults(pool: Pool, size: Size) -> tuple[dict[int, Watch], dict[int, i
     for trial in range(size.trials):
         number, onset = TRIALS_FROM + trial, BEGIN + trial * 3 % 7
         end = min(onset + HORIZON, pool.stream)
-        watch, daily = Watch(pool, number), Watch(pool, number, monitors=daily_monitors(pool))
-        begun = [(each, each.run(onset)[1]) for each in (watch, daily)]
+        watch = Watch(pool, number)
+        _, before = watch.run(onset)
         watches[number], onsets[number] = watch, onset
         for place, (name, fault) in enumerate(faults.items()):
             random = np.random.default_rng([number, place])
@@ -307,13 +326,10 @@ def _watch_faults(pool: Pool, size: Size) -> tuple[dict[int, Watch], dict[int, i
             if trial < size.compared:
                 whole = {day: days.get(day, watch.stream[day]) for day in range(BEGIN, end)}
                 cases.append(Case(system=number, name=name, days=whole))
-            each: dict[str, Any] = {"system": number}
-            for key, (watching, before) in zip(("", "daily_"), begun, strict=True):
-                watching.change(days)
-                alarms, _ = watching.run(end, since=onset, catalog=forked(before), stop=True)
-                each[f"{key}delay"] = delay([alarm.on for alarm in alarms], onset)
-                each[f"{key}by"] = [one.monitor for one in alarms]
-            own[name].append(each)
+            watch.change(days)
+            alarms, _ = watch.run(end, since=onset, catalog=forked(before), stop=True)
+            found = delay([alarm.on for alarm in alarms], onset)
+            own[name].append({"system": number, "delay": found, "by": [one.monitor for one in alarms]})
     return watches, onsets, cases, own
 
 
@@ -342,26 +358,16 @@ def print_delay(rows: Sequence[Mapping[str, Any]]) -> None:
     print("\nmedian delay in days until the first alarm; others at Holdfast's rate of false alarms")
     won = Counter[str]()
     for row in rows:
-        best, name = best_of(row["equal_rate"], plain_rules=False)
-        rule, _ = best_of(row["equal_rate"], plain_rules=True)
-        mine = _number(row["holdfast_compared"])
+        best, name = alarmtables.best_of(row["equal_rate"], plain_rules=False)
+        rule, _ = alarmtables.best_of(row["equal_rate"], plain_rules=True)
         if best is not None:
-            won["shorter" if mine < best else "equal" if mine == best else "longer"] += 1
+            won[alarmtables.beside(_number(row["holdfast_compared"]), best)] += 1
         line = f"  {row['data']:<13} {row['fault']:<17} Holdfast {_shown(row['holdfast']):>5}"
         line += f" (same trials {_shown(row['holdfast_compared']):>5}, found {row['found']:4.0%}"
-        line += f"; drift daily too {_shown(row['holdfast_daily_compared']):>5})"
+        line += f"; by {', '.join(row['by'])})"
         line += f"  best peer {_shown(best):>5} {name}; best plain rule {_shown(rule)}"
         print(line)
     print(f"  against the best peer of each line: {dict(won)}")
-
-
-def best_of(delays: Mapping[str, float | None], *, plain_rules: bool) -> tuple[float | None, str]:
-    """The shortest delay and whose it is, of the plain rules or of the peers; None without any."""
-    some = {name: _number(value) for name, value in delays.items() if name.startswith("plain") is plain_rules}
-    if not some:
-        return None, ""
-    name = min(some, key=lambda each: some[each])
-    return some[name], name if np.isfinite(some[name]) else "none"
 
 
 def _number(value: float | None) -> float:

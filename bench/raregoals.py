@@ -2,15 +2,17 @@
 
 Two arms with known rates of an event, 2,000 streams of days each. Wrong is "not worse" where the candidate is worse by
 the margin or more, and "worse" where both arms are alike. Prints one row for the table in `docs/why/sequential.md`
-for each case. A minute on one core: .venv/bin/python bench/raregoals.py
+for each case.
+
+    python bench/raregoals.py --json bench/results/raregoals.json
 """
 
-import sys
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from holdfast.stats.experiments import GoalDifference
+from parts.figures import options, report
 
 STREAMS = 2000
 
@@ -58,19 +60,42 @@ def ended(case: Case, rng: np.random.Generator, *, together: bool) -> tuple[str,
     return "undecided", case.days
 
 
+def measured(case: Case, streams: int) -> dict[str, Any]:
+    """Shares of the streams that end each way, days alone and put together, and the median day of a "not worse"."""
+    figure: dict[str, Any] = {
+        "case": f"{case.rates[0]:.2%}, {case.rates[1]:.2%}",
+        "rows_a_day": list(case.rows),
+        "margin": case.margin,
+        "days": case.days,
+        "streams": streams,
+    }
+    for together, name in ((False, "alone"), (True, "together")):
+        rng = np.random.default_rng(3)
+        ends = [ended(case, rng, together=together) for _ in range(streams)]
+        days = [day for says, day in ends if says == "not worse"]
+        for says in ("not worse", "worse"):
+            figure[f"{name}_{says.replace(' ', '_')}"] = float(np.mean([end == says for end, _ in ends]))
+        figure[f"{name}_day"] = float(np.median(days)) if len(days) > streams / 100 else None
+    return figure
+
+
+def row(figure: dict[str, Any]) -> str:
+    """A case as a row of the table in the docs."""
+    cells = [figure["case"], ", ".join(map(str, figure["rows_a_day"])), f"{figure['margin']:.1%}", f"{figure['days']}"]
+    for name in ("alone", "together"):
+        cells += [f"{figure[f'{name}_{says}']:.1%}" for says in ("not_worse", "worse")]
+        cells.append("-" if figure[f"{name}_day"] is None else f"{figure[f'{name}_day']:.0f}")
+    return f"| {' | '.join(cells)} |"
+
+
 def main() -> None:
-    """Print the table."""
+    """Measure, print the table and report."""
+    given = options(__doc__, streams=STREAMS)
+    figures = []
     for case in CASES:
-        cells = [f"{case.rates[0]:.2%}, {case.rates[1]:.2%}", f"{case.rows[0]}, {case.rows[1]}", f"{case.margin:.1%}"]
-        cells.append(f"{case.days}")
-        for together in (False, True):
-            rng = np.random.default_rng(3)
-            ends = [ended(case, rng, together=together) for _ in range(STREAMS)]
-            days = [day for says, day in ends if says == "not worse"]
-            cells += [f"{np.mean([end == says for end, _ in ends]):.1%}" for says in ("not worse", "worse")]
-            cells.append(f"{np.median(days):.0f}" if len(days) > STREAMS / 100 else "-")
-        sys.stdout.write(f"| {' | '.join(cells)} |\n")
-        sys.stdout.flush()
+        figures.append(measured(case, given.streams))
+        print(row(figures[-1]), flush=True)
+    report("raregoals", figures, given.json)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,9 @@
 Properties are checked without a deadline everywhere: machines that are busy are slow.
 """
 
+import os
 import shutil
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -23,6 +25,8 @@ pytest_plugins = ["holdfast.testing.serving"]
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
 
+SHARED = Path(os.environ.get("HOLDFAST_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+"""Where real data sets lie, each with its SOURCE.md: beside the checkout, never in it."""
 DAYS, ROWS_A_DAY = 60, 40
 FILE = """\
 system: {name}
@@ -77,6 +81,18 @@ class Small:
     """Feeds and system files of a small system."""
 
     write_feeds, write_file = staticmethod(write_feeds), staticmethod(write_file)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Callable[[str], Path]:
+    """Where a data set or a file of one lies; a test whose data are not here is skipped."""
+
+    def found(name: str) -> Path:
+        if not (SHARED / name).exists():
+            pytest.skip(f"data absent: {name}; set HOLDFAST_TEST_DATA to the folder of the data sets")
+        return SHARED / name
+
+    return found
 
 
 @pytest.fixture(scope="session")

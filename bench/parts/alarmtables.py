@@ -43,15 +43,62 @@ def false_tables(rows: Rows) -> str:
 
 
 def delay_tables(rows: Rows) -> str:
-    """Median delays per data set: one line a fault, one column a family of detectors."""
+    """Who was sooner; then median delays per data set: one line a fault, one column a family of detectors."""
+    names = list(dict.fromkeys(row["data"] for row in rows))
     return "\n\n".join(
-        _of_data(data, [row for row in rows if row["data"] == data]) for data in dict.fromkeys(r["data"] for r in rows)
+        [_counts(rows, names), *(_of_data(name, [row for row in rows if row["data"] == name]) for name in names)]
     )
 
 
+def _counts(rows: Rows, names: Sequence[str]) -> str:
+    """On how many faults Holdfast was sooner, as soon and later: than the best of others for each fault, and than each
+    family of peers on all data sets together."""
+    lines = [_line("Holdfast against", "faults", "sooner", "as soon", "later"), "|---" * 5 + "|"]
+    for name in names:
+        of = [row for row in rows if row["data"] == name]
+        for title, plain_rules in (("the best peer of each fault", False), ("the best plain rule of each fault", True)):
+            bests = [best_of(row["equal_rate"], plain_rules=plain_rules)[0] for row in of]
+            if all(best is None for best in bests):
+                continue
+            own = [_number(row["holdfast_compared"]) for row in of]
+            found = [beside(mine, np.inf if best is None else best) for mine, best in zip(own, bests, strict=True)]
+            cells = [str(found.count(each)) for each in ("shorter", "equal", "longer")]
+            lines.append(_line(f"{title}, {name}", str(len(of)), *cells))
+    single = [family for family in _families(rows) if _is_peer(family)]
+    for family in single:
+        of = [row for row in rows if any(_family(name) == family for name in row["equal_rate"])]
+        pairs = [(_number(row["holdfast_compared"]), _best_of_family(row, family)) for row in of]
+        found = [beside(mine, best) for mine, best in pairs]
+        cells = [str(found.count(each)) for each in ("shorter", "equal", "longer")]
+        lines.append(_line(f"{family}, all data sets", str(len(of)), *cells))
+    return "\n".join(lines)
+
+
+def beside(mine: float, best: float) -> str:
+    """Whether a delay is ``shorter``, ``equal`` or ``longer``; two that never come are equal."""
+    return "shorter" if mine < best else "equal" if mine == best else "longer"
+
+
+def best_of(delays: Mapping[str, float | None], *, plain_rules: bool) -> tuple[float | None, str]:
+    """The shortest delay and whose it is, of the plain rules or of the peers; None without any."""
+    some = {name: _number(value) for name, value in delays.items() if name.startswith("plain") is plain_rules}
+    if not some:
+        return None, ""
+    name = min(some, key=lambda each: some[each])
+    return some[name], name if np.isfinite(some[name]) else "none"
+
+
+def _families(rows: Rows) -> list[str]:
+    return list(dict.fromkeys(_family(name) for row in rows for name in row["equal_rate"]))
+
+
+def _best_of_family(row: Mapping[str, Any], family: str) -> float:
+    return min(_number(value) for name, value in row["equal_rate"].items() if _family(name) == family)
+
+
 def _of_data(data: str, rows: Rows) -> str:
-    families = list(dict.fromkeys(_family(name) for row in rows for name in row["equal_rate"]))
-    lines = [_line(f"{data}: fault", "Holdfast", "drift daily too", *families), "|---" * (len(families) + 3) + "|"]
+    families = _families(rows)
+    lines = [_line(f"{data}: fault", "Holdfast", *families), "|---" * (len(families) + 2) + "|"]
     for row in rows:
         cells = []
         for family in families:
@@ -60,8 +107,7 @@ def _of_data(data: str, rows: Rows) -> str:
                 for kind in ("equal_rate", "default")
             )
             cells.append(f"{_shown(equal)} ({_shown(default)})")
-        own = (_shown(_number(row["holdfast_compared"])), _shown(_number(row["holdfast_daily_compared"])))
-        lines.append(_line(row["fault"], *own, *cells))
+        lines.append(_line(row["fault"], _shown(_number(row["holdfast_compared"])), *cells))
     return "\n".join(lines)
 
 

@@ -189,15 +189,10 @@ def default_monitors(pool: Pool) -> list[Monitor]:
     """The monitors that `holdfast init` writes, without freshness: simulated feeds are never late."""
     return [
         Monitor(check="quality", options={"metric": LOSS[pool.task]}),
-        Monitor(check="drift", every=WEEK, window=WEEK),
+        Monitor(check="drift", window=WEEK),
         Monitor(check="silence"),
         Monitor(check="schema"),
     ]
-
-
-def daily_monitors(pool: Pool) -> list[Monitor]:
-    """The same with a second drift monitor, which looks at each day, as `init` writes it where history is long."""
-    return [*default_monitors(pool), Monitor(check="drift", name="drift of the day")]
 
 
 def spec_of(pool: Pool, monitors: Sequence[Monitor]) -> SystemSpec:

@@ -1,4 +1,5 @@
-"""NannyML on simulated systems: univariate drift (Jensen-Shannon), CBPE, realised performance; default thresholds."""
+"""NannyML on simulated systems: univariate drift (Jensen-Shannon), multivariate drift (reconstruction), CBPE, realised
+performance; default thresholds."""
 
 import warnings
 
@@ -27,7 +28,7 @@ def detect(job, system):
         # Disjoint chunks as columns of days: the reference counts back from the day the system went live.
         reference["at"] = START + pd.to_timedelta(((place - before) // length) * 7, unit="D")
         # Estimates and performance by days only: chunks of weeks find nothing sooner.
-        for title, calculator, lag in [*_calculators(job)][: None if length == 1 else 1]:
+        for title, calculator, lag in [*_calculators(job)][: None if length == 1 else 2]:
             calculator.fit(reference)
             for case, frame in cases:
                 first = int(frame["day"].min())
@@ -44,6 +45,11 @@ def _calculators(job):
     yield (
         "univariate drift",
         nannyml.UnivariateDriftCalculator(column_names=[*job.inputs, job.output], treat_as_categorical=texts, **chunks),
+        0,
+    )
+    yield (
+        "multivariate drift",
+        nannyml.DataReconstructionDriftCalculator(column_names=[*job.inputs], **chunks),
         0,
     )
     if job.task == "classification":

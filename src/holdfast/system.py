@@ -23,7 +23,18 @@ from holdfast.core.signature import Signature
 from holdfast.core.spec import Monitor, SystemSpec
 from holdfast.core.specdump import dump_spec
 from holdfast.core.specelsewhere import must_have_model
-from holdfast.flow import datasets, experiments, explanations, gates, incidents, jobs, registry, releases, responses
+from holdfast.flow import (
+    datasets,
+    experiments,
+    explanations,
+    followups,
+    gates,
+    incidents,
+    jobs,
+    registry,
+    releases,
+    responses,
+)
 from holdfast.flow.buckets import Progress
 from holdfast.flow.influence import influence_of
 from holdfast.flow.monitors import Monitoring, Reference
@@ -45,6 +56,7 @@ class System:
 
     With `waits` a tick waits for the training it starts, so that a replayed clock stands still meanwhile; without, a
     later tick picks the outcome up. `prepare` may change a training before it runs; `tell` sends a message to people.
+    `explains` whether an incident says since when, by which column and at what cost, which takes much of a tick.
     """
 
     def __init__(
@@ -57,8 +69,10 @@ class System:
         waits: bool = False,
         prepare: Prepare | None = None,
         tell: Tell = log.warning,
+        explains: bool = True,
     ) -> None:
         self.spec = spec
+        self._explains = explains
         self.state = state
         self.clock = clock
         self.feeds = feeds
@@ -95,6 +109,8 @@ class System:
             self._monitoring.forget()
         done += self._monitor()
         done += self._respond_by_clock()
+        if self._answers is None:
+            done += self._follow_up()
         return done
 
     def push_on(self) -> list[str]:
@@ -310,7 +326,8 @@ class System:
             tx.put(Mark(system=name, id=f"verdict/{monitor.name}", last_at=now, memory=memory))
             before = {i.id for i in tx.find(Incident, name)}
             touched = incidents.observe(tx, name, monitor.check, verdicts, self.groups(), now)
-            touched = [self._explained(tx, incident, reference, now) for incident in touched]
+            if self._explains:
+                touched = [self._explained(tx, incident, reference, now) for incident in touched]
             done = [f"{i.id} opened: {i.cause}: {i.last.why}" for i in touched if i.id not in before]
             done += responses.respond(tx, self.spec, touched, controls, now)
         record_readings(self.state.lake, name, verdicts, version=reference.version, at=now)
@@ -335,6 +352,15 @@ class System:
             done = responses.on_schedule(tx, self.spec, controls, now, since)
         controls.send()
         return done
+
+    def _follow_up(self) -> list[str]:
+        """Train again for an incident that no version has answered yet."""
+        now = self.clock.now()
+        with self.state.catalog.read() as tx:
+            if followups.owed(tx, self.spec, now) is None:
+                return []
+        with self.state.catalog.begin() as tx:
+            return followups.ask(tx, self.spec, _TickControls(self, tx, now), now)
 
     def count_answers(self, *, every: bool = False, again: bool = False) -> Iterator[Progress]:
         """Count by hour, on the edges of the live version, the answers that were rolled and not counted yet.

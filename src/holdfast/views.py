@@ -1,8 +1,10 @@
 """How everything stands, in one picture: for the status command and the status page."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -12,10 +14,12 @@ from holdfast.answers import MARK, REFERENCE
 from holdfast.core import kinds
 from holdfast.core.blocks import block_bounds
 from holdfast.core.clock import Clock
+from holdfast.core.evidence import Verdict
 from holdfast.core.protocols import PREDICTIONS, Task, Transaction
 from holdfast.core.records import Incident, Mark, Route, Run, SystemFile, Version
 from holdfast.core.spec import SystemSpec
 from holdfast.errors import HoldfastError
+from holdfast.flow.budget import Share, spent
 from holdfast.flow.elsewhere import answering
 from holdfast.flow.incidents import OPEN
 from holdfast.flow.ingestion import intake
@@ -80,6 +84,8 @@ class MonitorView(msgspec.Struct, frozen=True, kw_only=True):
     is_late: bool
     grade: str = ""
     why: str = ""
+    share: Share | None = None
+    """What it spends of the budget of false alarms."""
 
 
 class Day(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,6 +122,8 @@ class SystemView(msgspec.Struct, frozen=True, kw_only=True):
     incidents: Sequence[Incident] = ()
     monitors: Sequence[MonitorView] = ()
     feeds: Sequence[FeedView] = ()
+    false_alarms: float = 0.0
+    """The budget, per month, of all monitors together."""
     loss: str = ""
     """Name of the loss by which releases are decided; `days` and `promised` are in it."""
     promised: float | None = None
@@ -201,6 +209,7 @@ class Views:
             last_failure=next((run.message for run in runs if run.state == "failed"), ""),
             incidents=tx.find(Incident, file.system, state=OPEN)[::-1],
             monitors=_monitors(tx, spec, now),
+            false_alarms=spec.false_alarms,
             feeds=_feeds(tx, spec, now),
             loss=spec.release.decide.loss,
             promised=self._promise(tx, spec, file, route.live),
@@ -233,6 +242,7 @@ class Views:
             canary="",
             incidents=tx.find(Incident, file.system, state=OPEN)[::-1],
             monitors=_monitors(tx, spec, now),
+            false_alarms=spec.false_alarms,
             feeds=_feeds(tx, spec, now, answers.memory.get("newest", ""), days),
             loss=_loss(spec),
             promised=reference.memory.get("promised", {}).get(_loss(spec)) if is_held_to else None,
@@ -319,9 +329,17 @@ def _monitors(tx: Transaction, spec: SystemSpec, now: datetime) -> list[MonitorV
                 is_late=last_at is not None and now - last_at > LATE * monitor.every,
                 grade=str(memory.get("grade", "")),
                 why=str(memory.get("why", "")),
+                share=spent(monitor, _verdict(memory)),
             )
         )
     return views
+
+
+def _verdict(memory: Mapping[str, Any]) -> Verdict | None:
+    """The verdict that a mark remembers; None for none, or for one that an older version wrote otherwise."""
+    with suppress(msgspec.ValidationError):
+        return msgspec.convert(memory, Verdict) if memory else None
+    return None
 
 
 def _feeds(

@@ -1,15 +1,11 @@
 """The rule is NannyML's: the figures are those of NannyML 0.13.1 on its own sets, where these are at hand."""
 
-from pathlib import Path
-
 import numpy as np
 import polars as pl
 import pytest
 
 from holdfast.stats.estimate import estimate
 from parts.splitrule import calibrated_when_it_helps
-
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
 def test_scores_that_come_true_stay_as_they_are_and_others_are_put_right():
@@ -53,12 +49,10 @@ THEIRS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", THEIRS)
-def test_estimates_under_the_rule_are_those_of_nannyml(name):
+def test_estimates_under_the_rule_are_those_of_nannyml(shared_data, name):
     path, label = PLACES[name]
-    if not (DATA / f"{path}_reference.parquet").exists():
-        pytest.skip("the shared data are not here")
-    reference = pl.read_parquet(DATA / f"{path}_reference.parquet")
-    later = pl.read_parquet(DATA / f"{path}_analysis.parquet")[: 3 * CHUNKS[name]]
+    reference = pl.read_parquet(shared_data(f"{path}_reference.parquet"))
+    later = pl.read_parquet(shared_data(f"{path}_analysis.parquet"))[: 3 * CHUNKS[name]]
     y, s0 = (reference[column].to_numpy().astype(float) for column in (label, "y_pred_proba"))
     s = later["y_pred_proba"].to_numpy()
     found = estimate(

@@ -1,8 +1,6 @@
 """Which labelled rows count, and what is said when they are not like the others."""
 
-import os
 from datetime import datetime, timedelta
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -15,7 +13,6 @@ from holdfast.core.evidence import Role, Window
 from holdfast.core.kinds import load
 from holdfast.flow.days import blocks_of
 
-DATA = Path(os.environ.get("HOLDFAST_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
 FACTS = {"task": load("tasks", "classification")()}
 ROLES = {"probability": Role.OUTPUT, "label": Role.LABEL, "key": Role.KEY}
 
@@ -66,12 +63,10 @@ def test_rows_without_a_key_contradict_nothing(window, day):
 
 
 @pytest.fixture(scope="module")
-def flights():
+def flights(shared_data):
     """Flights of summer days with the late share of their hour and origin in the months before as the answer, and when
     each landed."""
-    if not (DATA / "nycflights13").is_dir():
-        pytest.skip("data absent: nycflights13")
-    rows = pl.read_parquet(DATA / "nycflights13" / "flights.parquet").drop_nulls(["arr_delay", "air_time"])
+    rows = pl.read_parquet(shared_data("nycflights13/flights.parquet")).drop_nulls(["arr_delay", "air_time"])
     event_at = pl.col("time_hour").str.to_datetime(time_unit="us", time_zone="UTC") + pl.duration(minutes="minute")
     rows = rows.with_columns(
         event_at=event_at,

@@ -1,9 +1,16 @@
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from holdfast.checks.schema import Schema
-from holdfast.core.evidence import Grade
+from holdfast.core.evidence import Block, Grade, Role, Window
 from holdfast.core.signature import Column, Signature
+from holdfast.stats.counting import count_rows
+from holdfast.stats.histogram import Edges, edges_of
 
 FACTS = {
     "signature": Signature(
@@ -81,3 +88,89 @@ def test_a_time_may_lie_anywhere_but_must_be_one(window, day):
     ):
         _, reading = Schema().measure(window([frame], facts))
         assert (reading.name, Schema().grade(reading)[0]) == found
+
+
+BOUNDS = st.sampled_from([None, 0.0, 1.0, 2.0, 3.0])
+NUMBERS = st.sampled_from([None, np.nan, -np.inf, np.inf, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5])
+TEXTS = st.sampled_from([None, "a", "b", "c", "d"])
+CUTS = st.sets(st.sampled_from([-1.0, 0.0, 0.5, 1.0, 2.0, 3.0]), min_size=2).map(lambda cuts: tuple(sorted(cuts)))
+NUMBER_EDGES = st.one_of(
+    st.builds(lambda cuts: Edges(cuts=cuts), CUTS),
+    st.builds(lambda values: edges_of(np.array(sorted(values))), st.sets(st.sampled_from([0.0, 1.0, 2.0, 3.0]))),
+    st.just(Edges()),
+)
+CATEGORIES = st.lists(st.sampled_from("abcd"), unique=True).map(tuple)
+ROWS = st.lists(st.tuples(NUMBERS, NUMBERS, TEXTS), max_size=40)
+
+
+def counted_window(frames, facts, *, is_read=None):
+    """The window of these frames whose blocks have counts too; without `is_read` their rows must not be read."""
+
+    def block(k, frame):
+        def rows():
+            if is_read is None:
+                raise AssertionError("the rows were read")
+            is_read.append(k)
+            return frame
+
+        def counts(edges):
+            return {name: each.counted for name, each in count_rows(frame, edges).histograms.items()}
+
+        start = datetime(2013, 4, 1 + k, tzinfo=UTC)
+        return Block(start.date(), start, start + timedelta(days=1), rows, counts)
+
+    roles = {"x": Role.INPUT, "y": Role.INPUT, "c": Role.INPUT}
+    return Window([block(k, frame) for k, frame in enumerate(frames)], roles, facts)
+
+
+def rows_of(values, *, y="y"):
+    x, other, c = zip(*values, strict=True) if values else ((), (), ())
+    kinds = {"x": pl.Float64, y: pl.Float64, "c": pl.String}
+    return pl.DataFrame({"x": list(x), y: list(other), "c": list(c)}, schema=kinds)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    days=st.lists(ROWS, min_size=1, max_size=3),
+    ends=st.tuples(BOUNDS, BOUNDS, BOUNDS, BOUNDS),
+    known=CATEGORIES,
+    counted=CATEGORIES,
+    cuts=st.tuples(NUMBER_EDGES, NUMBER_EDGES),
+    nullable=st.booleans(),
+    here=st.sampled_from(["y", "gone"]),
+)
+def test_counts_tell_what_the_rows_tell_or_leave_it_to_them(days, ends, known, counted, cuts, nullable, here):
+    signature = Signature(
+        columns=(
+            Column(name="x", type="number", low=ends[0], high=ends[1], nullable=nullable),
+            Column(name="y", type="integer", low=ends[2], high=ends[3]),
+            Column(name="c", type="category", categories=known),
+        ),
+        task="classification",
+        output="probability",
+    )
+    frames = [rows_of(values, y=here) for values in days]
+    edges = {"x": cuts[0], "y": cuts[1], "c": Edges(categories=counted)}
+    by_counts = Schema().measure(counted_window(frames, {"signature": signature, "edges": edges}, is_read=[]))
+    assert by_counts == Schema().measure(counted_window(frames, {"signature": signature}, is_read=[]))
+
+
+def test_rows_are_not_read_where_counts_tell_it():
+    columns = (
+        Column(name="x", type="number", low=0.0, high=3.0, nullable=False),
+        Column(name="y", type="integer", low=0.0, high=3.0),
+        Column(name="c", type="category", categories=("a", "b")),
+    )
+    edges = {name: edges_of(np.array([0.0, 1.0, 2.0, 3.0])) for name in "xy"} | {"c": Edges(categories=("b", "a"))}
+    facts = {"signature": Signature(columns=columns, task="classification", output="probability"), "edges": edges}
+    plain, odd = [(1.0, 3.0, "a")] * 40, [(None, 1.0, "b"), (2.0, 9.0, "a")]
+    found = Schema().measure(counted_window([rows_of(plain), rows_of(plain + odd)], facts))
+    assert [(r.name, r.subject, r.value) for r in found] == [
+        ("rows_outside", "", 1 / 82),
+        ("nulls", "x", 1 / 82),
+        ("outside", "y", 1 / 82),
+        ("outside", "c", 0.0),
+    ]
+    read = []
+    Schema().measure(counted_window([rows_of(plain), rows_of([*plain, (-1.0, 9.0, "a")])], facts, is_read=read))
+    assert set(read) == {1}  # which rows have two values outside no count of a column tells

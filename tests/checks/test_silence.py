@@ -180,7 +180,7 @@ def test_a_cold_day_is_no_unit_change(judged, day):
 def test_no_traffic_fails_and_a_quiet_sunday_does_not(judged, day):
     grade, reading = judged(day()[:0])["traffic"]
     assert (grade, reading.value) == (Grade.FAIL, 0.0)
-    assert "no rows for 1 days" in reading.note
+    assert "no rows for 1 day;" in reading.note
     sundays = [day(k)[: 0 if k % 7 == 6 else 300] for k in range(13)]
     assert judged(day()[:0], sundays)["traffic"][0] is Grade.PASS
     assert judged(day()[:0], [*sundays, day()[:0]])["traffic"][0] is Grade.FAIL

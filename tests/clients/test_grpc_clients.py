@@ -1,4 +1,5 @@
-"""gRPC clients that nobody here wrote: tritonclient with its stream, KServe's client, grpcio itself."""
+"""gRPC clients that nobody here wrote: tritonclient with its stream, KServe's client, grpcio itself and its client of
+server reflection."""
 
 import json
 import os
@@ -100,3 +101,31 @@ def test_kserve_gets_answers_as_values_and_as_bytes(kserve):
 
 def test_the_health_check_of_grpc_is_answered(kserve):
     assert kserve["health"] == ["0801", "0801"]
+
+
+@pytest.fixture(scope="module")
+def reflected(grpc_client):
+    return grpc_client("grpc_reflected.py")
+
+
+def test_a_client_that_knows_nothing_finds_the_services_and_asks(reflected):
+    assert reflected["services"] == [
+        "grpc.health.v1.Health",
+        "grpc.reflection.v1.ServerReflection",
+        "grpc.reflection.v1alpha.ServerReflection",
+        "inference.GRPCInferenceService",
+    ]
+    assert (reflected["methods"]["ModelInfer"], len(reflected["methods"])) == ([False, False], 10)
+    assert reflected["methods"]["ModelStreamInfer"] == [True, True]
+    assert reflected["output"] == 1.08
+    assert reflected["status"] == 1
+    assert reflected["statuses"] == ["UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN"]
+
+
+def test_both_versions_of_reflection_answer_a_stream_of_questions(reflected):
+    assert reflected["both"]
+    assert reflected["kinds"] == ["list_services_response", "file_descriptor_response", *["error_response"] * 2]
+    assert (reflected["host"], reflected["asked"]) == ("here", "inference.Nothing")
+    [[missing, why], [nothing, _]] = reflected["errors"]
+    assert (missing, nothing) == (5, 3)
+    assert "inference.GRPCInferenceService" in why

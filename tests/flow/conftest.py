@@ -5,17 +5,25 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 import numpy as np
+import polars as pl
 import pytest
 
 from holdfast.core.answerer import Answerer
-from holdfast.core.evidence import Grade, Limit, Reading, Verdict
+from holdfast.core.evidence import Block, Grade, Limit, Reading, Verdict
 from holdfast.core.inputs import read_columns
 from holdfast.core.protocols import Transaction
-from holdfast.core.records import Run
+from holdfast.core.records import Explanation, Incident, Run
 from holdfast.core.signature import Column, Signature
 from holdfast.core.spec import Data, Decide, Gate, Label, Model, Monitor, ReleasePlan, Response, Step, SystemSpec
 from holdfast.engines.memory import MemoryCatalog, MemoryLake
+from holdfast.flow import explanations
+from holdfast.flow.case import Case
+from holdfast.flow.dailies import Dailies
+from holdfast.flow.monitors import Reference
+from holdfast.flow.predictions import LivePredictions
 from holdfast.serve.recording import Recorder, RowMeta
+from holdfast.stats import histogram
+from holdfast.tasks.classification import Classification
 from holdfast.testing import START, micros
 
 DAY = timedelta(days=1)
@@ -151,3 +159,77 @@ def a_run() -> Callable[..., Run]:
         return Run(system="orders", id=id, state="succeeded", **{**facts, **changes})
 
     return make
+
+
+WATCHED_ROWS = 80
+WATCHED_DAYS, BROKEN_ON = 40, 36
+"""Days of answers, and the one on which x and y come in other units."""
+
+
+def an_answer(rows: pl.DataFrame) -> Any:
+    """A model that heeds x much and y a little."""
+    score = 2.0 * rows["x"].fill_null(0).to_numpy() + 0.2 * rows["y"].fill_null(0).to_numpy()
+    return 1 / (1 + np.exp(-score))
+
+
+class Watched:
+    """A system with days of answers in a lake, and a reference of the month before."""
+
+    def __init__(self, lake: MemoryLake, traffic: Any, spec: SystemSpec) -> None:
+        self.spec, self.task = spec, Classification()
+        random = np.random.default_rng(3)
+        x, y = random.normal(size=30 * WATCHED_ROWS), random.normal(size=30 * WATCHED_ROWS)
+        p = an_answer(pl.DataFrame({"x": x, "y": y}))
+        label = (random.random(30 * WATCHED_ROWS) < p).astype(float)
+        before = pl.DataFrame({"x": x, "y": y, "probability": p, "label": label})
+        blocks = []
+        for k in range(30):
+            start = START - (30 - k) * DAY
+            blocks.append(
+                Block(start.date(), start, start + DAY, lambda k=k: before[k * WATCHED_ROWS : (k + 1) * WATCHED_ROWS])
+            )
+        signature = Signature(
+            columns=tuple(Column(name=n, type="number") for n in ("x", "y")), task="t", output="probability"
+        )
+        edges = {name: histogram.edges_of(before[name].to_numpy()) for name in ("x", "y", "probability")}
+        self.reference = Reference(
+            version="1", blocks=tuple(blocks), facts={"edges": edges, "signature": signature}, promised={}
+        )
+        for day in range(WATCHED_DAYS):
+            x, y = random.normal(size=WATCHED_ROWS), random.normal(size=WATCHED_ROWS)
+            truth = an_answer(pl.DataFrame({"x": x, "y": y}))
+            if day >= BROKEN_ON:
+                x, y = x - 2, y - 2
+            at = [START + day * DAY + timedelta(hours=12)] * WATCHED_ROWS
+            keys = traffic.answer(at, an_answer(pl.DataFrame({"x": x, "y": y})), x=x, y=y)
+            traffic.label(keys, (random.random(WATCHED_ROWS) < truth).astype(float), at[0] + timedelta(hours=1))
+        self.live = LivePredictions(spec, lake, "probability")
+        self.now = START + WATCHED_DAYS * DAY
+        self.broken_on = (START + BROKEN_ON * DAY).date()
+        self.answer = an_answer
+
+    def case(self, incident: Incident, model: Any = an_answer) -> Case:
+        """An incident under examination."""
+        return Case(incident, self.spec, self.task, self.reference, self.live, model, self.now)
+
+    def days(self, loss: str = "brier") -> Dailies:
+        return Dailies(self.task, self.reference, self.live, loss, self.now)
+
+    def explained(self, incident: Incident, model: Any = an_answer, **more: Any) -> Explanation:
+        live = more.get("live", self.live)
+        changes = more.get("changes", ())
+        return explanations.explain(incident, self.spec, self.task, self.reference, live, model, changes, self.now)
+
+    def of(self, check: str, subject: str = "", also: tuple[str, ...] = (), name: str = "psi") -> Incident:
+        reading = Reading(name=name, value=1.0, subject=subject)
+        bad = Verdict(grade=Grade.FAIL, check=check, reading=reading, why="it moved", monitor="m")
+        return Incident(
+            system="orders", id="inc-1", cause=check, check=check, subject=subject, also=also,
+            opened_at=self.now, last_at=self.now, first=bad, last=bad,
+        )  # fmt: skip
+
+
+@pytest.fixture
+def watched(lake: MemoryLake, traffic: Any, a_spec: Callable[..., SystemSpec]) -> Watched:
+    """A system whose two columns broke on its last days; `broken_on` is the first of them."""
+    return Watched(lake, traffic, a_spec(monitors=(Monitor(check="drift", name="m"),)))

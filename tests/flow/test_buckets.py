@@ -13,10 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from holdfast.checks.drift import Drift
+from holdfast.checks.schema import Schema
 from holdfast.core.blocks import block_bounds
 from holdfast.core.evidence import Block, Window
 from holdfast.core.protocols import Field
-from holdfast.core.signature import Column
+from holdfast.core.signature import Column, Signature
 from holdfast.core.spec import SystemSpec
 from holdfast.core.times import MISSING_TIME
 from holdfast.engines.files import FileLake
@@ -296,6 +297,35 @@ def test_a_window_of_the_drift_monitor_needs_no_row(tmp_path: Path, live_of) -> 
         found = check.measure(Window(days.blocks[2:], days.roles, facts), Window(days.blocks[:2], days.roles, facts))
         moved = [reading for reading in found if reading.name == check.distance]
         assert [(reading.value is not None, reading.rows) for reading in moved] == [(True, 360), (True, 360)]
+
+
+def test_a_window_of_the_schema_monitor_needs_no_row(tmp_path: Path, live_of) -> None:
+    class Unread(FileLake):
+        def scan(self, table: str, system: str, **bounds: Any) -> pl.DataFrame:
+            raise AssertionError("the rows were read")
+
+    manifest = MemoryManifest()
+    answers = Answers(FileLake(tmp_path, manifest))
+    answers.write(*({"at": START + hours(n / 5), "in.x": float(n % 4), "in.c": "ab"[n % 2]} for n in range(300)))
+    answers.roll()
+    answers.write(*({"at": START + hours(n / 5), "in.x": 9.0} for n in range(300, 320)))
+    answers.seal()
+    columns = (
+        Column(name="x", type="number", low=0.0, high=3.0),
+        Column(name="c", type="category", categories=("a", "b")),
+    )
+    signature = Signature(columns=columns, task="classification", output="probability")
+    facts = {"signature": signature, "edges": EDGES}
+    found = []
+    for live in (live_of(Unread(tmp_path, manifest)), live_of(answers.lake)):
+        days = live.window(FIRST, FIRST + timedelta(days=2), facts, START + timedelta(days=7))
+        found.append(Schema().measure(days if not found else Window(days.blocks, days.roles, {"signature": signature})))
+    assert found[0] == found[1]
+    assert [(reading.name, reading.value) for reading in found[0]] == [
+        ("rows_outside", 1 / 16),
+        ("outside", 1 / 16),
+        ("outside", 0.0),
+    ]
 
 
 def test_a_labelled_day_counts_every_answer(answers: Answers, live_of) -> None:

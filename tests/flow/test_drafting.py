@@ -399,3 +399,27 @@ def test_drift_is_watched_by_days_too_where_history_is_long_and_days_are_full(tm
     assert f"{min(days * 3 // 4, REFERENCE_DAYS) if rows >= 30 else 0} of the newest" in said
     assert made.spec.false_alarms == FALSE_ALARMS
     assert REFERENCE_DAYS == reference.REFERENCE_DAYS
+
+
+def labelled_days(directory: Path, days: int, rows: int, after: timedelta = HOUR) -> Draft:
+    n = days * rows
+    at = [START + timedelta(days=i // rows, minutes=i % rows) for i in range(n)]
+    frame = pl.DataFrame(
+        {
+            "id": [f"r{i}" for i in range(n)],
+            "event_at": at,
+            "known_at": at,
+            "ended_at": [each + after for each in at],
+            "x": [i % 17 / 1.0 for i in range(n)],
+            "late": [int(i % 3 == 0) for i in range(n)],
+        }
+    )
+    frame.write_parquet(directory / "rows.parquet")
+    return draft(directory, label="rows.late", timezone="UTC")
+
+
+@pytest.mark.parametrize(("late", "is_told"), [(timedelta(days=3), False), (timedelta(days=20), True)])
+def test_where_labels_come_late_it_is_told_why_quality_is_not_estimated(tmp_path, late, is_told):
+    made = labelled_days(tmp_path, 40, 40, after=late)
+    assert "estimated_quality" not in {monitor.check for monitor in made.spec.monitors}
+    assert any("estimated_quality is not watched: on four data sets" in note for note in made.notes) == is_told

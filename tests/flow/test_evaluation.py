@@ -59,8 +59,8 @@ def a_window(roles: Mapping[str, Role] | None = None, facts: Mapping[str, Any] |
     return Window(blocks, roles or {"label": Role.LABEL}, {"task": None} if facts is None else facts)
 
 
-def reading(value: float | None, subject: str = "") -> Reading:
-    return Reading(name="psi", value=value, subject=subject)
+def reading(value: float | None, subject: str = "", rows: int = 0) -> Reading:
+    return Reading(name="psi", value=value, subject=subject, rows=rows)
 
 
 # Measuring
@@ -175,7 +175,7 @@ def test_a_history_that_is_too_short_takes_the_stated_limit_and_says_how_much_is
     for value, grade in ((9.0, Grade.FAIL), (1.0, Grade.PASS)):
         [verdict] = judge_window(Fake(), "drift", [reading(value, "x")], history, level=0.05, name="d").verdicts
         assert (verdict.grade, verdict.calibrated, verdict.p_value) == (grade, False, None)
-        assert "history has 18 disjoint windows; level 0.05 needs 19" in verdict.why
+        assert "history has 18 windows; level 0.05 needs 19" in verdict.why
     longer = {("psi", "x"): [0.0] * 19}
     [verdict] = judge_window(Fake(), "drift", [reading(9.0, "x")], longer, level=0.05, name="d").verdicts
     assert (verdict.grade, verdict.calibrated, verdict.p_value) == (Grade.FAIL, True, 0.05)
@@ -217,7 +217,7 @@ def test_a_column_that_history_hardly_measured_is_held_to_the_stated_limit_besid
     usual = [reading(0.02, name) for name in "abcdefgh"]
     judged = judge_window(Fake(), "drift", [*usual, reading(14.0, "answer")], history, level=0.117, name="d").verdicts
     assert (judged[0].reading.subject, judged[0].grade, judged[0].calibrated) == ("answer", Grade.FAIL, False)
-    assert "history has 2 disjoint windows; level 0.12 needs 8" in judged[0].why
+    assert "history has 2 windows; level 0.12 needs 8" in judged[0].why
     alone = judge_window(Fake(), "drift", usual, history, level=0.117, name="d").verdicts
     assert [v.p_value for v in judged[1:]] == [v.p_value for v in alone]
     assert "over 25 windows" in judged[1].why
@@ -251,6 +251,61 @@ def test_what_takes_no_share_is_held_to_the_stated_limit_and_says_why() -> None:
     [verdict] = judge_uncalibrated(Fake(), "drift", [reading(9.0, "x")], "two windows only", name="d").verdicts
     assert (verdict.grade, verdict.calibrated, verdict.level) == (Grade.FAIL, False, None)
     assert verdict.why == "far (not calibrated: two windows only)"
+
+
+# A window and its newest part
+
+
+def both_of(whole: float | None, newest: float | None) -> evaluation.Evaluation:
+    past = {("psi", "x"): [float(i) for i in range(30)], (f"{evaluation.NEWEST}psi", "x"): [2.0 * i for i in range(30)]}
+    readings = [reading(whole, "x"), *evaluation.of_newest([reading(newest, "x")])]
+    return evaluation.as_one(judge_window(Fake(), "drift", readings, past, level=0.1, name="d"))
+
+
+def test_a_window_and_its_newest_part_are_one_ranking_and_one_verdict() -> None:
+    [usual] = both_of(5.0, 10.0).verdicts
+    assert (usual.grade, usual.reading.name, usual.reading.value) == (Grade.PASS, "psi", 5.0)
+    [window] = both_of(90.0, 10.0).verdicts
+    assert (window.grade, window.reading.value, window.p_value) == (Grade.FAIL, 90.0, pytest.approx(1 / 31))
+    [newest] = both_of(5.0, 900.0).verdicts
+    assert (newest.grade, newest.reading.name, newest.reading.value) == (Grade.FAIL, "psi", 900.0)
+    assert "of the newest part of the window alone" in newest.reading.note
+    assert "on the newest part of its window" in newest.why
+
+
+def test_what_could_not_be_measured_on_one_of_both_is_told_by_the_other() -> None:
+    [newest] = both_of(None, 10.0).verdicts
+    assert (newest.grade, newest.reading.value) == (Grade.PASS, 10.0)
+    [window] = both_of(5.0, None).verdicts
+    assert (window.grade, window.reading.value) == (Grade.PASS, 5.0)
+    [neither] = both_of(None, None).verdicts
+    assert (neither.grade, neither.reading.name) == (Grade.UNKNOWN, "psi")
+
+
+@given(st.floats(-10, 100), st.floats(-10, 100))
+def test_one_verdict_of_both_fails_where_either_does(whole: float, newest: float) -> None:
+    past = {("psi", "x"): [float(i) for i in range(30)], (f"{evaluation.NEWEST}psi", "x"): [2.0 * i for i in range(30)]}
+    readings = [reading(whole, "x"), *evaluation.of_newest([reading(newest, "x")])]
+    judged = judge_window(Fake(), "drift", readings, past, level=0.1, name="d")
+    [verdict] = evaluation.as_one(judged).verdicts
+    assert (verdict.grade is Grade.FAIL) == any(v.grade is Grade.FAIL for v in judged.verdicts)
+    assert verdict.p_value in [v.p_value for v in judged.verdicts]
+
+
+def test_the_column_that_stands_out_most_comes_first_whatever_the_unit_of_its_reading() -> None:
+    rng = np.random.default_rng(3)
+    history = {("psi", "large"): list(rng.normal(100, 1, 30)), ("psi", "small"): list(rng.normal(0, 0.001, 30))}
+    readings = [reading(110.0, "large"), reading(0.1, "small")]
+    judged = judge_window(Fake(), "drift", readings, history, level=0.1, name="d").verdicts
+    assert [v.reading.subject for v in judged] == ["small", "large"]
+    assert judged[0].p_value == judged[1].p_value
+
+
+def test_what_holds_an_alarm_open_is_a_warning_and_a_failure_stays_one() -> None:
+    passing = evaluation.holding(both_of(5.0, 10.0), "its window still has 2024-01-03, when it failed")
+    assert passing.verdicts[0].grade is Grade.WARN
+    assert passing.verdicts[0].why.endswith("its window still has 2024-01-03, when it failed")
+    assert evaluation.holding(both_of(90.0, 10.0), "still").verdicts[0].grade is Grade.FAIL
 
 
 # Streams
@@ -295,7 +350,7 @@ def test_runs_with_a_lowest_day_under_the_promise_last_as_long_as_the_level_says
 
 
 def test_one_day_worse_than_all_of_history_alarms_at_once_where_the_level_allows() -> None:
-    usual = usual_days(99)
+    usual = usual_days(105)  # 99 of them end a whole week
 
     def judged(value: float, look: float, rows: int = 100) -> Grade:
         day = Reading(name="log_loss", value=value, rows=rows)
@@ -307,9 +362,38 @@ def test_one_day_worse_than_all_of_history_alarms_at_once_where_the_level_allows
 
     assert judged(0.9, 0.01) is Grade.FAIL
     assert judged(0.9, 0.0) is Grade.PASS
-    assert judged(0.9, 0.009) is Grade.PASS  # one in a hundred is the least that 99 days can tell
+    assert judged(0.9, 0.009) is Grade.PASS  # one in a hundred is the least that 99 looks can tell
     assert judged(0.9, 0.01, rows=99) is Grade.PASS  # a smaller day than any scatters more
     assert judged(sorted(usual.means)[-2] + 1e-9, 0.01) is Grade.PASS
+
+
+def test_a_week_worse_than_all_of_history_alarms_though_none_of_its_days_would() -> None:
+    past = np.tile([0.25, 0.35], 53)
+    usual, memory = Usual(means=tuple(past.tolist()), rows=(100,) * 106), dict[str, Any]()
+    grades = []
+    for value in [0.3] * 7 + [0.349] * 7:
+        judged = judge_stream(
+            "q", reading(value, rows=100), promised=0.34, level=1e-6, memory=memory, name="q", usual=usual, look=0.01
+        )
+        memory = judged.memory
+        grades.append(judged.verdicts[0].grade)
+    assert grades[:7] == [Grade.PASS] * 7
+    assert grades[-1] is Grade.FAIL
+    assert max(past) > 0.349
+
+
+def test_a_stream_that_failed_on_a_day_stays_in_doubt_for_the_week_that_has_it() -> None:
+    usual, memory = usual_days(105), dict[str, Any]()
+    grades = []
+    for value in [0.9] + [0.3] * 8:
+        judged = judge_stream(
+            "q", reading(value, rows=100), promised=0.34, level=1e-9, memory=memory, name="q", usual=usual, look=0.01
+        )
+        memory = judged.memory
+        grades.append(judged.verdicts[0].grade)
+    assert grades[0] is Grade.FAIL
+    assert Grade.PASS not in grades[:7]  # of which the last looks at a week with the bad day in it
+    assert grades[7:] == [Grade.PASS, Grade.PASS]
 
 
 def run_of(values: Sequence[float], *, promised: float, level: float) -> list[Grade]:

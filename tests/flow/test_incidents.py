@@ -86,6 +86,13 @@ def test_what_was_calibrated_together_is_one_alarm_while_any_of_it_lasts(tx: Tra
     assert open_now(tx) == []
 
 
+def test_one_more_column_of_a_joint_alarm_stands_in_one_incident_only(tx: Transaction, graded: Graded) -> None:
+    seen(tx, [graded(FAIL, "temp")])
+    seen(tx, [graded(WARN, "temp"), graded(FAIL, "load")], 1)
+    seen(tx, [replace(graded(FAIL, "traffic"), p_value=0.001)], 2)
+    assert [(each.subject, each.also) for each in open_now(tx)] == [("temp", ("traffic",)), ("load", ())]
+
+
 def test_what_belongs_to_no_feed_is_a_cause_of_its_own(tx: Transaction, graded: Graded) -> None:
     seen(tx, [graded(FAIL, "traffic"), graded(PASS, "labels")])
     seen(tx, [graded(PASS, "traffic"), graded(FAIL, "labels")], 1)
@@ -133,11 +140,60 @@ def test_an_incident_about_what_is_no_longer_watched_closes(tx: Transaction, gra
     assert open_now(tx) == []
 
 
-def test_another_monitor_of_the_same_check_has_its_own_incidents(tx: Transaction, graded: Graded) -> None:
+def test_what_a_second_monitor_finds_of_the_same_cause_is_further_evidence(tx: Transaction, graded: Graded) -> None:
+    [opened] = seen(tx, [graded(FAIL, "temp", monitor="daily")])
+    assert seen(tx, [graded(PASS, "temp", monitor="weekly")], 1) == []
+    assert open_now(tx) == [opened], "a monitor that never found it does not close it"
+    [same] = seen(tx, [graded(FAIL, "wind", monitor="weekly"), graded(PASS, "temp", monitor="weekly")], 2)
+    assert tx.find(Incident) == [same]
+    assert (same.id, same.subject, same.also, same.seen) == (opened.id, "temp", ("wind",), 2)
+    assert [(move.to, move.by, move.why) for move in same.actions] == [("further evidence", "weekly", "wind fail")]
+
+
+def test_it_closes_when_each_monitor_that_found_it_passes(tx: Transaction, graded: Graded) -> None:
+    def look(grade: Grade, monitor: str, day: int) -> None:
+        seen(tx, [graded(grade, "temp", monitor=monitor)], day)
+
+    look(FAIL, "daily", 0)
+    look(FAIL, "weekly", 0)
+    for day in (1, 2):
+        look(PASS, "daily", day)
+    [incident] = open_now(tx)
+    assert incident.actions[-1].why == "daily passes again, weekly not yet"
+    assert len(incident.actions) == 2, "a monitor that goes on passing is said once"
+    look(FAIL, "daily", 3)
+    look(PASS, "weekly", 4)
+    assert len(open_now(tx)) == 1, "the other finds it again"
+    look(PASS, "daily", 5)
+    [closed] = tx.find(Incident)
+    assert (closed.state, closed.actions[-1].why) == ("closed", "the check passes again")
+
+
+def test_what_a_second_monitor_finds_of_another_cause_is_its_own_incident(tx: Transaction, graded: Graded) -> None:
     seen(tx, [graded(FAIL, "temp", monitor="daily")])
-    seen(tx, [graded(PASS, "temp", monitor="weekly")])
-    seen(tx, [graded(FAIL, "temp", monitor="weekly")])
-    assert [incident.first.monitor for incident in open_now(tx)] == ["daily", "weekly"]
+    both = [replace(graded(FAIL, name, monitor="weekly"), p_value=0.001) for name in ("load", "temp")]
+    first, second = seen(tx, both, 1)
+    assert (first.cause, second.cause, second.also) == ("drift:weather", "drift:orders", ())
+    assert seen(tx, [replace(each, grade=PASS) for each in both], 2) == []
+    assert [incident.cause for incident in open_now(tx)] == ["drift:weather"]
+
+
+def test_another_number_about_the_whole_window_is_another_cause(tx: Transaction, graded: Graded) -> None:
+    def about_all(monitor: str, name: str) -> Verdict:
+        return replace(graded(FAIL, monitor=monitor), reading=Reading(name=name, value=1.0))
+
+    seen(tx, [about_all("loss", "log_loss")])
+    seen(tx, [about_all("rank", "roc_auc")])
+    assert [incident.first.monitor for incident in open_now(tx)] == ["loss", "rank"]
+    seen(tx, [about_all("loss of the week", "log_loss")])
+    assert [incident.seen for incident in open_now(tx)] == [2, 1]
+
+
+def test_a_better_founded_alarm_makes_the_incident_a_calibrated_one(tx: Transaction, graded: Graded) -> None:
+    [opened] = seen(tx, [replace(graded(FAIL, "temp", monitor="daily"), calibrated=False)])
+    assert not opened.calibrated
+    [same] = seen(tx, [graded(FAIL, "temp", monitor="weekly")], 1)
+    assert same.calibrated
 
 
 def test_an_acknowledged_incident_goes_on_and_closes_as_an_open_one(tx: Transaction, graded: Graded) -> None:
@@ -191,6 +247,48 @@ def test_whatever_comes_a_cause_has_at_most_one_open_incident_and_each_ends_afte
                 assert incident.closed_at > incident.opened_at
             else:
                 assert (incident.state, incident.closed_at) == ("open", None)
+
+
+LOOKS = st.lists(
+    st.tuples(
+        st.sampled_from(["daily", "weekly", "monthly"]),
+        st.dictionaries(st.sampled_from(SUBJECTS[:-1]), st.sampled_from([PASS, WARN, FAIL, UNKNOWN]), max_size=4),
+        st.booleans(),
+    ),
+    max_size=16,
+)
+
+
+@given(LOOKS)
+def test_however_many_monitors_look_no_alarm_of_another_cause_is_swallowed(
+    looks: list[tuple[str, dict[str, Grade], bool]],
+) -> None:
+    with MemoryCatalog().begin() as tx:
+        for day, (monitor, grades, is_joint) in enumerate(looks):
+            before = {incident.id: incident for incident in open_now(tx)}
+            reading = {subject: Reading(name="psi", value=1.0, subject=subject) for subject in grades}
+            p = 0.5 if is_joint else None
+            touched = seen(
+                tx,
+                [
+                    Verdict(grade=g, check="drift", reading=reading[s], why="", monitor=monitor, p_value=p)
+                    for s, g in grades.items()
+                ],
+                day,
+            )
+            failing = {subject for subject, grade in grades.items() if grade is FAIL}
+            named = {each for incident in touched for each in (incident.subject, *incident.also)}
+            assert failing <= named, "every alarm stands in an incident that it touched"
+            for incident in touched:
+                was = before.get(incident.id)
+                if was is not None and was.first.monitor != monitor:
+                    assert _causes_of(incident) == _causes_of(was), "another monitor adds no cause to an incident"
+            causes = [cause for incident in open_now(tx) for cause in _causes_of(incident)]
+            assert len(causes) == len(set(causes)), "a cause has at most one open incident"
+            assert len({incident.id for incident in touched} - before.keys()) <= 1
+            for gone in before.keys() - {incident.id for incident in open_now(tx)}:
+                assert PASS in grades.values()
+                assert not failing & {before[gone].subject, *before[gone].also}
 
 
 def test_whichever_segment_a_search_finds_is_one_cause_under_another_name(tx: Transaction, graded: Graded) -> None:

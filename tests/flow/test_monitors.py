@@ -68,6 +68,16 @@ class Compared(Mean, frozen=True, kw_only=True):
         return [Reading(name="mean", value=window.rows()["probability"].mean(), subject="x")]  # type: ignore[arg-type]
 
 
+class Counted(Compared, frozen=True, kw_only=True):
+    """The same of what is counted, so that the newest part of a window is looked at too; notes its days."""
+
+    facts: ClassVar[frozenset[str]] = frozenset({"edges"})
+
+    def measure(self, window: Window, baseline: Window | None) -> Sequence[Reading]:
+        [found] = super().measure(window, baseline)
+        return [msgspec.structs.replace(found, note=str([(block.day - FIRST).days for block in window.blocks]))]
+
+
 class Loss(Mean, frozen=True, kw_only=True):
     """The Brier score as a stream; `seen` are the days it was asked about, in order."""
 
@@ -103,7 +113,15 @@ class Lately(Jump, frozen=True, kw_only=True):
         return [Reading(name="mean", value=0.0, note=str(len(window.facts["lately"])))]
 
 
-FAKES = {"lately": Lately, "seeing": Seeing, "mean": Mean, "jump": Jump, "compared": Compared, "loss": Loss}
+FAKES = {
+    "lately": Lately,
+    "seeing": Seeing,
+    "mean": Mean,
+    "jump": Jump,
+    "compared": Compared,
+    "counted": Counted,
+    "loss": Loss,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -214,6 +232,57 @@ def test_what_can_never_be_calibrated_takes_nothing_from_the_others_and_says_so(
     assert "history has 40 disjoint windows, so one false alarm in 41 of its 30 looks a month" in verdict.why
 
 
+def a_week_looked_at_daily(watch: Callable[..., Any], traffic: Any) -> Any:
+    """A monitor over 60 days of reference, and traffic that begins ten days after it and is bad on day 80."""
+    watching = watch(Monitor(check="counted", name="c", window=7 * DAY), false_alarms=2.0)
+    for day in (*range(60), *range(70, 110)):
+        traffic.day(day, [0.9 if day == 80 else 0.3 + 0.01 * (day % 5), 0.3], [0.0, 1.0])
+    return watching, a_reference(days=60, lake=watching.live)
+
+
+def test_a_window_looked_at_before_it_has_passed_is_ranked_among_windows_that_follow_as_closely(watch, traffic) -> None:
+    watching, reference = a_week_looked_at_daily(watch, traffic)
+    assert 3 / 55 <= watching.monitoring.levels(reference, {})["c"].level < 4 / 55
+    [verdict] = watching.at(77, reference)
+    assert (verdict.grade, verdict.calibrated) == (Grade.PASS, True)
+    assert "over 54 windows of history" in verdict.why
+
+
+def test_a_jump_is_found_in_the_newest_day_and_held_while_the_window_has_it(watch, traffic) -> None:
+    watching, reference = a_week_looked_at_daily(watch, traffic)
+    grades = {}
+    for day in range(70, 92):
+        [verdict] = watching.at(day, reference)
+        grades[day] = verdict.grade
+        if day == 80:
+            assert verdict.reading.note == "[80]; of the newest part of the window alone"
+    assert next(day for day, grade in grades.items() if grade is Grade.FAIL) == 80
+    assert Grade.PASS not in [grades[day] for day in range(80, 87)]
+    assert {grades[day] for day in (*range(70, 80), *range(87, 92))} == {Grade.PASS}
+
+
+def test_a_window_that_reaches_to_before_the_first_answer_is_not_judged_but_its_newest_day_is(watch, traffic) -> None:
+    watching, reference = a_week_looked_at_daily(watch, traffic)
+    for day in range(70, 76):
+        [verdict] = watching.at(day, reference)
+        assert verdict.reading.note == f"[{day}]; of the newest part of the window alone"
+    [verdict] = watching.at(76, reference)
+    assert verdict.reading.note == str(list(range(70, 77)))
+
+
+def test_a_monitor_that_is_new_to_a_system_with_answers_judges_whole_windows_at_once(watch, traffic) -> None:
+    watching, reference = a_week_looked_at_daily(watch, traffic)
+    [verdict] = watching.at(77, reference)
+    assert verdict.reading.note == str(list(range(71, 78)))
+
+
+def test_a_window_with_a_stated_limit_is_held_to_it_alone(watch, traffic) -> None:
+    _, reference = a_week_looked_at_daily(watch, traffic)
+    watching = watch(Monitor(check="counted", name="c", window=7 * DAY, limit=Limit(at_most=0.5)))
+    [verdict] = watching.at(80, reference)
+    assert (verdict.grade, verdict.reading.note) == (Grade.PASS, str(list(range(74, 81))))
+
+
 def test_no_level_is_above_a_half(watch, traffic) -> None:
     watching = watch(Monitor(check="compared", name="c", every=30 * DAY), false_alarms=50.0)
     for day in range(20):
@@ -230,7 +299,7 @@ def test_a_day_worse_than_every_day_of_the_reference_is_told_on_its_first_mature
     assert watching.at(80, reference)[0].grade is Grade.PASS
     [verdict] = watching.at(81, reference)
     assert verdict.grade is Grade.FAIL
-    assert "p = 0.013 among 79 days of history" in verdict.why
+    assert "p = 0.014 among 73 days of history" in verdict.why
 
 
 def test_a_check_of_the_recent_past_is_shown_more_days_where_these_have_few_rows(watch, traffic) -> None:
@@ -357,7 +426,8 @@ def test_a_new_version_begins_without_memory_and_answers_for_itself_only(watch, 
     [verdict] = watching.at(5, a_reference("2"))
     assert (verdict.grade, verdict.why) == (Grade.UNKNOWN, "the window is empty")
     through, since = ((FIRST + days * DAY).isoformat() for days in (4, 5))
-    assert watching.memory() == {"version": "2", "through": through, "since": since}
+    first = FIRST.isoformat()  # another version answered days before, on inputs like these
+    assert watching.memory() == {"version": "2", "through": through, "since": since, "first": first}
     traffic.day(6, [0.9], [0.0], version="1")
     traffic.day(6, [0.1], [0.0], version="2")
     [verdict] = watching.at(7, a_reference("2"))

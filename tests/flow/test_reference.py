@@ -174,5 +174,5 @@ def test_stuck_answers_are_found_with_the_answers_of_validation_folds_and_withou
     if kept:
         assert stuck["psi", "probability"].grade is Grade.FAIL
     else:
-        assert "history has 2 disjoint windows; level" in stuck["psi", "probability"].why
+        assert "history has 2 windows; level" in stuck["psi", "probability"].why
     assert verdicts(calibration, 2, stuck=False)["calibration_error", ""].calibrated is kept

@@ -4,7 +4,6 @@ import json
 import math
 import re
 from datetime import date, timedelta
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -19,7 +18,6 @@ from holdfast.errors import DataError
 from holdfast.library import surprise
 from holdfast.library.drift import DriftReport
 
-CAR_LOAN = Path(__file__).parents[3] / "shared" / "data" / "nannyml_car_loan"
 FIRST = date(2024, 1, 1)
 
 
@@ -372,11 +370,11 @@ def test_an_empty_choice_of_columns_gives_a_report_without_any():
     assert report.to_frame().is_empty()
 
 
-@pytest.mark.skipif(not CAR_LOAN.is_dir(), reason="the shared data set car loan is not here")
 @pytest.mark.slow
-def test_the_designed_shift_of_car_loan_is_found_and_nothing_else():
+def test_the_designed_shift_of_car_loan_is_found_and_nothing_else(shared_data):
     """SOURCE.md: from row 25,000 of the analysis on the car value, the loan length and others are shifted."""
-    parts = [pl.read_parquet(CAR_LOAN / f"synthetic_car_loan_{part}.parquet") for part in ("reference", "analysis")]
+    folder = shared_data("nannyml_car_loan")
+    parts = [pl.read_parquet(folder / f"synthetic_car_loan_{part}.parquet") for part in ("reference", "analysis")]
     columns = [name for name in parts[1].columns if name not in ("id", "timestamp")]
     report = hf.drift(*parts, columns=columns, time="timestamp")
     moved = {"car_value", "salary_range", "loan_length", "repaid_loan_on_prev_car", "y_pred_proba"}

@@ -8,15 +8,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-DATA = ROOT.parent / "shared" / "data"
 NEEDED = ("nannyml_car_loan", "bike_sharing")
 STEP = re.compile(r"```python\n(.*?)```\n(?:\n```text\n(.*?)```)?", re.DOTALL)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not all((DATA / name).is_dir() for name in NEEDED), reason="the shared data sets are not here")
-def test_the_page_about_notebooks_shows_what_is_printed(monkeypatch):
-    monkeypatch.chdir(DATA)
+def test_the_page_about_notebooks_shows_what_is_printed(monkeypatch, shared_data):
+    folders = [shared_data(name) for name in NEEDED]
+    monkeypatch.chdir(folders[0].parent)
     steps = STEP.findall((ROOT / "docs" / "how-to" / "notebook.md").read_text(encoding="utf-8"))
     assert len(steps) == 6
     names: dict[str, object] = {}

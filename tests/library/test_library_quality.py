@@ -4,7 +4,6 @@ import json
 import math
 import re
 from datetime import date, timedelta
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -14,7 +13,6 @@ import holdfast as hf
 from holdfast.errors import DataError, NotFound
 from holdfast.stats.estimate import estimate
 
-CAR_LOAN = Path(__file__).parents[3] / "shared" / "data" / "nannyml_car_loan"
 FIRST = date(2024, 1, 1)
 
 
@@ -185,11 +183,11 @@ def test_the_order_of_rows_changes_nothing(unit):
     assert (after.low, after.high) == (pytest.approx(before.low, rel=1e-9), pytest.approx(before.high, rel=1e-9))
 
 
-@pytest.mark.skipif(not CAR_LOAN.is_dir(), reason="the shared data set car loan is not here")
 @pytest.mark.slow
-def test_on_car_loan_the_truth_lies_in_the_interval():
+def test_on_car_loan_the_truth_lies_in_the_interval(shared_data):
+    folder = shared_data("nannyml_car_loan")
     parts = [
-        pl.read_parquet(CAR_LOAN / f"synthetic_car_loan_{part}.parquet")
+        pl.read_parquet(folder / f"synthetic_car_loan_{part}.parquet")
         for part in ("reference", "analysis", "analysis_target")
     ]
     current = parts[1].join(parts[2], on="id")

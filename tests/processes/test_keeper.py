@@ -162,7 +162,7 @@ def test_being_told_to_stop_ends_a_round_in_its_middle_and_closes_what_is_open(d
     close = Keeper.close
 
     class Silent:
-        def __init__(self, _: State, __: object, listening: socket.socket) -> None:
+        def __init__(self, _: State, __: object, listening: socket.socket, *tls: Path | None) -> None:
             self.listening = listening
 
         def start(self) -> None:

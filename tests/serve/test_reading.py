@@ -132,6 +132,14 @@ def test_many_bytes_are_read_as_a_matrix(numbers, code, datatype):
     assert (given.values.dtype, given.values.flags.writeable, given.count) == (np.float64, True, 300)
 
 
+@pytest.mark.parametrize(("kind", "is_read"), [("integer", True), ("boolean", True), ("category", False)])
+def test_bytes_of_columns_that_hold_whole_numbers_are_read_too(kind, is_read):
+    columns = (Column(name="a", type="number"), Column(name="b", type=kind))
+    reading = Reading(Signature(columns=columns, task="regression", output="minutes"), "id", "")
+    given = reading.binary(*with_bytes(struct.pack("<2d", 1.5, 1.0), [1, 2]))
+    assert (given is not None and given.values) == (is_read and [1.5, 1.0])
+
+
 def test_a_head_that_comes_again_reads_the_bytes_behind_it_anew(numbers):
     for value in (1.0, 2.0):
         assert numbers.binary(*with_bytes(struct.pack("<2d", value, 5), [1, 2])).values == [value, 5]

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from holdfast.core.clock import ManualClock
 from holdfast.errors import StateError
-from holdfast.serve.heartbeat import Heartbeat, write_heartbeat
+from holdfast.serve.heartbeat import End, Heartbeat, read_ends, write_heartbeat
 from holdfast.serve.supervisor import (
     ChildSpec,
     ChildState,
@@ -22,6 +23,7 @@ from holdfast.serve.supervisor import (
     decide,
     listen,
 )
+from holdfast.testing import START
 
 PATIENCE = Patience(hung_after_s=2, first_beat_s=30, fast_s=2, fast_deaths=3, first_wait_s=0.25, longest_wait_s=10)
 SLEEPER = (sys.executable, "-c", "import time; time.sleep(60)")
@@ -156,6 +158,39 @@ def test_a_child_whose_heartbeat_stops_is_killed_and_replaced(supervise, tmp_pat
     until(replaced(supervisor, "one", first))
     assert not is_running(first)
     assert not beat.exists()  # what the last one said is not taken for the new one's
+
+
+def test_how_a_worker_ended_stands_beside_its_heartbeat_once(supervise, tmp_path):
+    beat = tmp_path / "one.json"
+    clock = ManualClock(START)
+    supervisor = supervise(ChildSpec(name="one", argv=SLEEPER, heartbeat=beat), clock=clock)
+    killed = supervisor.pids()["one"]
+    os.kill(killed, signal.SIGKILL)
+    until(replaced(supervisor, "one", killed))
+    supervisor.look()
+    assert read_ends(tmp_path, "one") == [End(pid=killed, at=START.isoformat(), how="ended with code -9")]
+
+
+def test_a_hung_worker_is_said_to_have_hung_and_an_orderly_stop_is_no_end(supervise, tmp_path):
+    beat = tmp_path / "one.json"
+    supervisor = supervise(
+        ChildSpec(name="one", argv=SLEEPER, heartbeat=beat), patience=Patience(hung_after_s=0.1, first_beat_s=30)
+    )
+    hung = supervisor.pids()["one"]
+    beat.write_text("{}")
+    until(replaced(supervisor, "one", hung))
+    supervisor.end()
+    [end] = read_ends(tmp_path, "one")
+    assert (end.pid, end.how) == (hung, "gave no sign of life for too long and was killed")
+
+
+def test_an_end_that_cannot_be_noted_keeps_no_child_from_being_replaced(supervise, tmp_path):
+    beat = tmp_path / "one.json"
+    beat.with_suffix(".ends").mkdir()
+    supervisor = supervise(ChildSpec(name="one", argv=SLEEPER, heartbeat=beat))
+    before = supervisor.pids()["one"]
+    os.kill(before, signal.SIGKILL)
+    until(replaced(supervisor, "one", before))
 
 
 def test_a_program_that_cannot_be_started_does_not_stop_the_supervisor(supervise, caplog):

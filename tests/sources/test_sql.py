@@ -217,6 +217,14 @@ def test_a_column_whose_values_do_not_go_together_is_named() -> None:
         frame_of(["id", "x"], [(1, START), (2, 2.5)])
 
 
+def test_a_value_that_is_nested_too_deeply_is_said() -> None:
+    nested: list[Any] = []
+    for _ in range(10_000):
+        nested = [nested]
+    with pytest.raises(SourceError, match="nested too deeply"):
+        frame_of(["id", "x"], [(1, nested)])
+
+
 @pytest.mark.parametrize(
     "url",
     [

@@ -52,6 +52,20 @@ def test_the_interval_holds_the_true_time_at_its_stated_rate(dependence: float, 
     assert np.mean(held) >= 0.95 - 2 * 0.0155  # 200 series scatter by 1.55 %
 
 
+@pytest.mark.slow
+def test_very_skewed_noise_costs_the_interval_little() -> None:
+    """Days that are much worse than most, and less so after the change: by the normal law alone 0.89 of them hold."""
+    random, held = np.random.default_rng(8), []
+    for i in range(200):
+        at = int(random.integers(20, 46))
+        skewed = np.where(np.arange(60) < at, 1.0, 0.6) * (random.gamma(0.3, 1.0, 60) - 0.3) / np.sqrt(0.3)
+        found = change_point(skewed + step(60, at, 2.2), seed=i, replicates=199, least=1)
+        if found.is_found:
+            held.append(found.low <= at <= found.high)
+    assert len(held) > 180
+    assert np.mean(held) > 0.9
+
+
 def test_a_larger_step_has_a_shorter_interval() -> None:
     series = noise(np.random.default_rng(1), 80, 0.2)
     small, large = (change_point(series + step(80, 50, size)) for size in (1.5, 4.0))
@@ -113,7 +127,9 @@ def test_time_reversed_gives_the_same_change_reversed(seed: int, at: int) -> Non
     series = noise(np.random.default_rng(seed), 40, 0.0) + step(40, at, 5.0)
     one, other = change_point(series, replicates=99), change_point(series[::-1], replicates=99)
     assert one.at == 40 - other.at
-    assert (one.low, one.high) == (40 - other.high, 40 - other.low)
+    # The interval rests on drawn noise, which is not the same backwards.
+    assert one.low == pytest.approx(40 - other.high, abs=1)
+    assert one.high == pytest.approx(40 - other.low, abs=1)
 
 
 @pytest.mark.long

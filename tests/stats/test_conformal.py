@@ -100,3 +100,23 @@ def test_who_can_never_be_calibrated_takes_nothing_from_the_others(budget, looks
 def test_a_monitor_that_looks_rarely_needs_fewer_windows():
     assert split_levels(1.0, [Look(30, 12), Look(30, None)])[0] == 0
     assert split_levels(1.0, [Look(30 / 7, 12), Look(30, None)])[0] == pytest.approx(2 / 13)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dependence", [0.0, 0.5])
+def test_a_week_and_its_newest_day_looked_at_daily_open_no_more_alarms_than_their_level_says(dependence):
+    random = np.random.default_rng(8)
+    past, ahead, columns, rank, opened = 150, 84, 4, 3, 0
+    runs = 120
+    for _ in range(runs):
+        days = random.normal(size=(past + ahead, columns))
+        for k in range(1, len(days)):
+            days[k] += dependence * days[k - 1]
+        weeks = np.stack([days[k - 6 : k + 1].mean(axis=0) for k in range(6, len(days))])
+        looks = np.abs(np.hstack([days[6:], weeks]))
+        history = looks[: past - 6]
+        level, first = rank / (len(history) + 1), -7
+        for day in range(past, past + ahead):
+            if joint_p_value(looks[day - 6], history) <= level and day - first >= 7:
+                opened, first = opened + 1, day
+    assert 0.3 * level * ahead <= opened / runs <= 1.1 * level * ahead

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from holdfast.stats.batches import PIECE, SMALL
 from holdfast.stats.counting import Counted, count_rows, count_series
 from holdfast.stats.histogram import Edges, count, edges_of
 from holdfast.stats.survey import edges_of_rows
@@ -99,6 +100,16 @@ def test_long_columns_are_counted_piece_by_piece():
     values = pl.Series(np.random.default_rng(0).normal(size=300_000)).set(pl.Series([True] + [False] * 299_999), None)
     edges = edges_of(values.drop_nulls().to_numpy())
     assert count_series(values, edges).counted.tolist() == count(values.to_numpy(), edges).counted.tolist()
+
+
+@pytest.mark.parametrize("kind", [pl.Float64, pl.Float32, pl.Int64, pl.Boolean])
+@pytest.mark.parametrize("rows", [SMALL - 1, SMALL, SMALL + 1, PIECE + 10])
+def test_nulls_count_alike_in_short_columns_and_long_ones(kind, rows):
+    values = pl.Series([None, 0, 1, 1]).cast(kind).gather(np.arange(rows) % 4)
+    edges = Edges(cuts=(0.0, 1.0, 2.0))
+    expected = [0, *(sum(n % 4 in kept for n in range(rows)) for kept in ({1}, {2, 3})), 0, values.null_count()]
+    assert count_series(values, edges).counted.tolist() == expected
+    assert sum(expected) == rows
 
 
 def test_a_file_of_many_columns_is_read_in_parts(tmp_path):

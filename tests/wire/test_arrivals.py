@@ -254,18 +254,140 @@ def test_a_logger_brings_its_token_in_its_url(world):
     assert send("/predictions/loans", {"predictions": [one()]}, authorization=f"Basic {basic}").status_code == 401
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
-@given(st.one_of(st.binary(max_size=60), st.recursive(
-    st.one_of(st.none(), st.booleans(), st.floats(allow_nan=False, allow_infinity=False), st.text(max_size=5)),
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=3),
-        st.dictionaries(st.sampled_from(["instances", "predictions", "inputs", "outputs", "dep_hour", "data"]), inner),
-    ),
-    max_leaves=8,
-)), st.sampled_from([REQUEST, RESPONSE]))  # fmt: skip
-def test_any_payload_is_recorded_whole_or_refused_as_the_clients_fault(send, body, kind):
-    answer = send.event(kind, body, id="any")
+def nested(depth, inner=b"", is_list=True):
+    """JSON of so many levels."""
+    return (b"[" if is_list else b'{"a":') * depth + (inner or b"1") + (b"]" if is_list else b"}") * depth
+
+
+STRUCTURED, BATCHED = "application/cloudevents+json", "application/cloudevents-batch+json"
+DEEP = [
+    (b'{"predictions":[{"id":"x","score":0.5,"inputs":{"dep_hour":%b}}]}', {}),
+    (b'{"predictions":[{"id":"x","score":0.5,"inputs":{"id":%b}}]}', {}),
+    (b'{"predictions":[{"id":"x","score":0.5,"inputs":%b}]}', {}),
+    (b"%b", {}),
+    (b'{"instances":[{"dep_hour":%b}]}', {"ce_id": "e", "ce_type": REQUEST}),
+    (b'{"inputs":[{"name":"dep_hour","shape":[1],"datatype":"INT64","data":%b}]}', {"ce_id": "e", "ce_type": REQUEST}),
+    (b'{"predictions":%b}', {"ce_id": "e", "ce_type": RESPONSE}),
+    (b'{"outputs":[{"name":"proba","shape":[1],"datatype":"FP64","data":%b}]}', {"ce_id": "e", "ce_type": RESPONSE}),
+    (b'{"id":"e","type":"t","source":"s","specversion":"1.0","data":%b}', {"content_type": STRUCTURED}),
+    (b'{"id":"e","type":"t","source":"s","specversion":"1.0","x":%b,"data":1}', {"content_type": STRUCTURED}),
+    (b'[{"id":"e","type":"t","source":"s","specversion":"1.0","data":%b}]', {"content_type": BATCHED}),
+]
+
+
+@pytest.mark.parametrize("is_list", [True, False])
+@pytest.mark.parametrize(("body", "headers"), DEEP)
+def test_what_is_nested_too_deeply_is_the_clients_fault(send, caplog, body, headers, is_list):
+    path = "/events/loans" if headers else "/predictions/loans"
+    for depth in (500, 900, 950, 980, 1_000, 1_050, 2_000, 300_000):
+        answer = send(path, body.replace(b"%b", nested(depth, is_list=is_list)), **headers)
+        assert answer.status_code in (400, 422), answer.text
+        if answer.status_code == 400:
+            assert answer.json()["error"].startswith("the body is nested too deeply")
+    assert not caplog.records
+    assert send.rows() == []
+
+
+@pytest.mark.parametrize("value", [["r5"], {"is": "r5"}])
+def test_an_attribute_of_an_event_is_one_value(send, value):
+    event = structured(RESPONSE, revision=value, data=scores(0.5))
+    answer = send("/events/loans", event, content_type=STRUCTURED)
+    assert (answer.status_code, answer.json()["column"]) == (422, "revision")
+    assert send.rows() == []
+
+
+def test_a_version_that_every_row_would_repeat_is_short(send):
+    long, short = "v" * 201, "v" * 200
+    for version, status in ((long, 422), (short, 200)):
+        assert send("/predictions/loans", {"predictions": [one(version=version)]}).status_code == status
+        assert send.event(RESPONSE, scores(0.5), id=version[:9], revision=version).status_code == status
+        assert send.event(RESPONSE, scores(0.5, model_version=version), id=version[:8]).status_code == status
+    assert {row["version"] for row in send.rows()} == {short}
+
+
+NAMES = ["instances", "predictions", "inputs", "outputs", "dep_hour", "data", "name", "shape", "datatype", "id",
+         "parameters", "binary_data_size", "score", "version", "at", "key", "type", "source", "specversion", "time",
+         "data_base64", "revision", "proba"]  # fmt: skip
+TEXTS = ["", "proba", "dep_hour", "FP64", "BYTES", "INT64", REQUEST, RESPONSE, "1.0", NOW.isoformat(),
+         "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "e1", "AA", "eyJwcmVkaWN0aW9ucyI6WzAuNV19",
+         "\ud800", "\0"]  # fmt: skip
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(TEXTS) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=6),
+    max_leaves=10,
+)
+WHOLE = {
+    "predictions": {"predictions": [one(), one(id="a2")]},
+    "instances": {"instances": [ROW]},
+    "request": two_rows(id=["k1", "k2"]),
+    "scores": {"predictions": [0.5, [0.25, 0.75]]},
+    "response": scores(0.5, 0.75, model_version="3"),
+    "event": structured(RESPONSE, revision="r5", data=scores(0.5)),
+    "batch": [structured(REQUEST, data=two_rows()), structured(RESPONSE, data_base64="e30=")],
+}
+
+
+def places(value, path=()):
+    """Every place in a JSON value."""
+    yield path
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, inner in items:
+        yield from places(inner, (*path, name))
+
+
+def put(value, path, new):
+    """A copy of a JSON value with another one at a place."""
+    if not path:
+        return new
+    copied = value.copy()
+    copied[path[0]] = put(value[path[0]], path[1:], new)
+    return copied
+
+
+@st.composite
+def bodies(draw):
+    """Bytes; JSON of any shape; or a good body with something else in it, cut off, or with more behind."""
+    shape = draw(st.sampled_from(["bytes", "value", "changed", "changed", "changed", "cut", "longer", "deep"]))
+    if shape == "bytes":
+        return draw(st.binary(max_size=60))
+    if shape == "value":
+        return json.dumps(draw(VALUES)).encode()
+    whole = draw(st.sampled_from(sorted(WHOLE)))
+    path = draw(st.sampled_from(list(places(WHOLE[whole]))))
+    if shape == "deep":
+        changed = json.dumps(put(WHOLE[whole], path, "DEEP")).encode()
+        return changed.replace(b'"DEEP"', nested(draw(st.integers(1, 1_200)), is_list=draw(st.booleans())))
+    changed = json.dumps(put(WHOLE[whole], path, draw(VALUES))).encode()
+    return (
+        changed[: draw(st.integers(0, len(changed)))]
+        if shape == "cut"
+        else changed + draw(st.binary(max_size=20)) * (shape == "longer")
+    )
+
+
+HEADERS = st.fixed_dictionaries(
+    {},
+    optional={
+        "content_type": st.sampled_from([STRUCTURED, BATCHED, "application/json", ""]),
+        "ce_id": st.sampled_from(["e1", "", "x" * 201, "%00"]),
+        "ce_type": st.sampled_from([REQUEST, RESPONSE, RESPONSE, "other"]),
+        "ce_time": st.sampled_from([*filter(str.isprintable, TEXTS[8:12]), "x", "2013-05-01"]),
+        "ce_specversion": st.sampled_from(["1.0", "0.3"]),
+        "ce_revision": st.sampled_from(["r5", "%ff%fe", "x" * 300]),
+    },
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=400)
+@given(bodies(), HEADERS, st.sampled_from(["/predictions/loans", "/events/loans", "/events/loans"]))
+@pytest.mark.slow
+def test_any_delivery_is_recorded_whole_or_refused_as_the_clients_fault(send, body, headers, path):
+    before = len(send.rows())
+    answer = send(path, body, **headers)
     assert answer.status_code in (200, 400, 422), answer.text
+    if answer.status_code != 200:
+        assert answer.json()["error"]
+        assert len(send.rows()) == before
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=20))

@@ -178,7 +178,7 @@ class Caller:
     async def exchange(self):
         """Carry bytes both ways until nothing moves."""
         still = 0
-        while still < 6:
+        while still < 16:
             sent, received = self.h2.data_to_send(), bytes(self.out)
             self.out.clear()
             if sent:
@@ -607,9 +607,9 @@ async def test_a_message_that_is_too_large_is_refused_before_it_has_come(served)
 
 
 @in_loop
-async def test_what_all_connections_hold_is_bounded(served, row, monkeypatch):
-    monkeypatch.setattr(grpccalls, "HELD_LIMIT_BYTES", 100_000)
+async def test_what_all_connections_hold_is_bounded(served, row):
     call = Caller(served)
+    call.service._guard.bodies.limit_bytes = 100_000
     half = struct.pack(">BI", 0, 90_000) + b"\0" * 60_000
     first, second = call.start("ModelInfer"), call.start("ModelInfer")
     await call.send(first, half)
@@ -617,7 +617,7 @@ async def test_what_all_connections_hold_is_bounded(served, row, monkeypatch):
     assert call.ended(second).status == "RESOURCE_EXHAUSTED"
     await call.send(first, b"\0" * 30_000, end=True)
     assert call.ended(first).status == "INVALID_ARGUMENT"
-    assert call.service._guard.held_bytes == 0
+    assert call.service._guard.bodies.held_bytes == 0
 
 
 # Time
@@ -693,6 +693,60 @@ async def test_messages_of_a_stream_are_answered_in_order_and_errors_in_their_pl
 
 
 @in_loop
+async def test_usual_messages_of_a_stream_are_answered_like_calls_of_their_own(served, row):
+    batcher = Batcher(served.plane)
+    call = Caller(served, batcher)
+    requests = [infer_request(row | {"dep_hour": hour}, is_raw=hour % 2 == 0) for hour in range(12)]
+    stream_id = call.start("ModelStreamInfer", x_request_id="of the stream")
+    await call.send(stream_id, b"".join(prefixed(each.SerializeToString()) for each in requests), end=True)
+    assert not batcher.general, "none needed a closer look"
+    answers = [each.infer_response for each in read_stream(call.ended(stream_id).bodies)]
+    assert answers == [await call("ModelInfer", each) for each in requests]
+    assert set(served.recorded()["request_id"].to_list()) == {"generated"}
+
+
+@in_loop
+async def test_a_model_that_fails_is_told_in_its_place(served, row):
+    call = Caller(served)
+    stream_id = call.start("ModelStreamInfer")
+    requests = [infer_request(row | {"dep_hour": hour}, id=f"r{hour}") for hour in (8, 13, 9)]
+    for request in requests:
+        await call.send(stream_id, prefixed(request.SerializeToString()))
+    await call.send(stream_id, b"", end=True)
+    ended = call.ended(stream_id)
+    eight, thirteen, nine = read_stream(ended.bodies)
+    assert (ended.status, data_of(eight.infer_response), data_of(nine.infer_response)) == ("OK", [1.08], [1.09])
+    assert thirteen.error_message
+    failed = thirteen.infer_response
+    assert (failed.id, failed.model_name) == ("r13", "flights")
+    assert failed.parameters["grpc_status"].string_param == "INTERNAL"
+    assert call.service.refused == 1
+
+
+@in_loop
+async def test_what_is_no_message_ends_a_stream_behind_the_answers_before_it(served, row):
+    call = Caller(served)
+    good = prefixed(infer_request(row).SerializeToString())
+    ended = await call.raw("ModelStreamInfer", good * 3 + prefixed(b"\xff") * 100 + good)
+    assert (ended.status, len(ended.bodies)) == ("INVALID_ARGUMENT", 3)
+    assert call.service._guard.bodies.held_bytes == 0
+
+
+@in_loop
+async def test_messages_of_a_stream_are_held_until_they_are_answered(served, row):
+    call = Caller(served, Never())
+    stream_id = call.start("ModelStreamInfer")
+    message = prefixed(infer_request(row).SerializeToString())
+    await call.send(stream_id, message * 10 + b"\0")
+    bodies = call.service._guard.bodies
+    assert bodies.held_bytes == 10 * len(message) + 1
+    bodies.limit_bytes = 11 * len(message)
+    await call.send(stream_id, message * 2)
+    assert call.ended(stream_id).status == "RESOURCE_EXHAUSTED"
+    assert bodies.held_bytes == 0
+
+
+@in_loop
 async def test_a_stream_answers_while_it_is_open(served, row):
     call = Caller(served)
     stream_id = call.start("ModelStreamInfer")
@@ -711,7 +765,7 @@ async def test_a_stream_without_messages_ends_well(served):
     assert (await call.raw("ModelStreamInfer", b"\0\0\0\0\5abc")).status == "INTERNAL"
     assert (await call.raw("ModelStreamInfer", prefixed(b"\xff"))).status == "INVALID_ARGUMENT"
     assert (await call.raw("ModelStreamInfer", b"\0\xff\xff\xff\xff")).status == "RESOURCE_EXHAUSTED"
-    assert call.service._guard.held_bytes == 0
+    assert call.service._guard.bodies.held_bytes == 0
 
 
 @in_loop
@@ -726,7 +780,7 @@ async def test_a_stream_that_sends_faster_than_it_is_answered_waits(served, row)
     call.h2.reset_stream(stream_id)
     await call.exchange()
     assert batcher.given_up == grpccalls.MOST_IN_FLIGHT
-    assert call.service._guard.held_bytes == 0
+    assert call.service._guard.bodies.held_bytes == 0
 
 
 @in_loop
@@ -752,6 +806,11 @@ async def test_a_stream_needs_a_token(world, row):
     call = Caller(world)
     message = prefixed(infer_request(row).SerializeToString())
     assert (await call.raw("ModelStreamInfer", message)).status == "UNAUTHENTICATED"
+    reflection = {"service": "grpc.reflection.v1.ServerReflection"}
+    asked = prefixed(b"\x3a\x00")
+    assert (await call.raw("ServerReflectionInfo", asked, **reflection)).status == "UNAUTHENTICATED"
+    ended = await call.raw("ServerReflectionInfo", asked, authorization=f"Bearer {secret}", **reflection)
+    assert (ended.status, SERVICE.encode() in ended.bodies[0]) == ("OK", True)
     stream_id = call.start("ModelStreamInfer", authorization=f"Bearer {secret}")
     await call.send(stream_id, message)
     world.follow(tokens=(TokenHash(sha256="0" * 64, role="client"),), flights=world.system("v1"))

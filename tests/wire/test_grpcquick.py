@@ -162,6 +162,38 @@ def test_usual_calls_get_the_answer_of_the_general_way(numbers, name):
         assert numbers.quickly(data) == [expected]
 
 
+def all_in_one(*rows, datatype="FP64", **more):
+    return raw_request([("all", datatype, [len(rows), 3], [value for row in rows for value in row])], **more)
+
+
+@pytest.mark.parametrize("datatype", ["FP64", "FP32", "INT64"])
+@pytest.mark.parametrize("rows", [[(8, 1, 500)], [(8, 1, 500), (9, 0, -40), (23, 1, 2**20)], [(8, 0, 3)] * 300])
+def test_whole_numbers_and_booleans_may_stand_in_one_tensor(whole, datatype, rows):
+    request = all_in_one(*rows, datatype=datatype)
+    data = bytes_of(request)
+    expected = whole.generally(data)
+    for _ in range(2):  # the second is read by the layout of the first
+        assert whole.quickly(data) == [expected]
+    spelled = INFERENCE["ModelInferRequest"](model_name="flights")
+    contents = spelled.inputs.add(name="all", datatype=datatype, shape=[len(rows), 3]).contents
+    values = [value for row in rows for value in row]
+    getattr(contents, f"{datatype.lower()}_contents").extend(values)
+    assert whole.quickly(bytes_of(spelled)) == [whole.generally(bytes_of(spelled))]
+
+
+@pytest.mark.parametrize("row", [(8.5, 1, 500), (8, 2, 500), (99, 1, 500), (float("nan"), 1, 500)])
+def test_a_value_in_one_tensor_that_does_not_fit_its_column_goes_the_general_way(whole, row):
+    assert whole.quickly(bytes_of(all_in_one((8, 1, 500)))) != [None]
+    assert whole.quickly(bytes_of(all_in_one(row))) == ["generally"]
+    assert whole.generally(bytes_of(all_in_one(row))) == "INVALID_ARGUMENT"
+
+
+@pytest.mark.parametrize("value", [2**53 + 1, -(2**63)])
+def test_a_whole_number_that_no_float_holds_is_not_taken(whole, value):
+    assert whole.quickly(bytes_of(all_in_one((8, 1, 500), datatype="INT64"))) != [None]
+    assert whole.quickly(bytes_of(all_in_one((8, 1, value), datatype="INT64"))) == [None]
+
+
 def test_values_give_what_raw_contents_give(numbers):
     request = INFERENCE["ModelInferRequest"](model_name="flights")
     request.inputs.add(name="dep_hour", datatype="FP64", shape=[2]).contents.fp64_contents.extend([8, 9])
@@ -287,7 +319,9 @@ def _calls(draw):
         each = {"INT64": _WHOLES, "BOOL": st.integers(0, 2), "UINT8": st.integers(0, 2)}.get(datatype, _VALUES)
         tensors.append((name, datatype, [rows], draw(st.lists(each, min_size=rows, max_size=rows))))
     if draw(st.booleans()):
-        tensors = [("all", "FP64", [rows, 3], draw(st.lists(_VALUES, min_size=3 * rows, max_size=3 * rows)))]
+        datatype = draw(st.sampled_from(["FP64", "FP64", "FP16", "INT64"]))
+        each = {"INT64": _WHOLES, "FP16": st.sampled_from([0.0, 1.0, 8.0, 23.0, float("nan")])}.get(datatype, _VALUES)
+        tensors = [("all", datatype, [rows, 3], draw(st.lists(each, min_size=3 * rows, max_size=3 * rows)))]
     data = bytearray(bytes_of(raw_request(tensors, id=draw(st.sampled_from(["", "", "", "mine"])))))
     for _ in range(draw(st.sampled_from([0, 0, 0, 1, 3]))):
         data[draw(st.integers(0, len(data) - 1))] = draw(st.integers(0, 255))

@@ -87,9 +87,13 @@ class Transport:
         self.connection = connection
         self.out, self.writes = bytearray(), 0
         self.is_closed = self.is_aborted = self.is_reading_paused = self.is_slow = False
+        self.encrypted = None
 
     def set_write_buffer_limits(self, high):
         self.high = high
+
+    def get_extra_info(self, name):
+        return self.encrypted if name == "sslcontext" else None
 
     def write(self, data):
         assert not self.is_closed, "a write after the end"
@@ -749,6 +753,14 @@ async def test_half_a_connection_is_enough_to_answer_on():
     assert (wire.DATA, 0, 1, b"answer") in await pair.taken()
     assert pair.transport.is_closed
     assert Pair().server.eof_received() is False
+
+
+@in_loop
+async def test_under_tls_there_is_no_half_a_connection():
+    pair = Pair()
+    pair.give(pair.request(1, path="/late"))
+    pair.transport.encrypted = object()
+    assert pair.server.eof_received() is False
 
 
 @in_loop

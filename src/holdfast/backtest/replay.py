@@ -91,7 +91,9 @@ class _Replay:
         self.refused = 0
         """Rows that did not fit the signature, so that a live system would have answered 422."""
         feeds = FixedFeeds(world)
-        self.system = System(spec, state, self._clock, feeds, waits=True, prepare=self._prepare, tell=lambda text: None)
+        self.system = System(
+            spec, state, self._clock, feeds, waits=True, prepare=self._prepare, tell=lambda text: None, explains=False
+        )
         self._plane = DataPlane(state.load_model, Recorder(state.lake.writer), self._clock)
         self._generation = -1
         self.system.put_in_force()

@@ -11,6 +11,7 @@ import polars as pl
 from holdfast.backtest.faults import Fault, touched_feeds
 from holdfast.core.protocols import PREDICTIONS
 from holdfast.core.records import Incident, Release, Run, Version
+from holdfast.flow.incidents import FURTHER, PASSED
 from holdfast.flow.monitors import MONTH
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 HARM_DAYS = timedelta(days=7)
 """An alarm counts as one with harm when the answers of this long before and after it were worse than promised."""
+NO_ACTIONS = ("closed", "acknowledged", FURTHER, PASSED)
+"""Moves of an incident that are no answer to it."""
 DETECTED_WITHIN = timedelta(days=14)
 """A fault's alarm must come while it lasts or at most this long after its end."""
 
@@ -147,7 +150,7 @@ def _alarm(system: "System", incident: Incident, scored: pl.DataFrame, versions:
         calibrated=incident.calibrated,
         with_harm=_did_harm(system, incident.opened_at, scored, versions),
         why=incident.first.why,
-        actions=tuple(f"{move.to}: {move.why}" for move in incident.actions if move.to != "closed"),
+        actions=tuple(f"{move.to}: {move.why}" for move in incident.actions if move.to not in NO_ACTIONS),
     )
 
 
@@ -173,7 +176,7 @@ def _detect(system: "System", fault: Fault, incidents: Sequence[Incident], relea
         about_it = any(groups.get(subject, subject) in feeds for subject in subjects)
         about_labels = fault.fault == "labels_stop" and "labels" in subjects
         if fault.start <= incident.opened_at <= fault.end + DETECTED_WITHIN and (about_it or about_labels):
-            done = "; ".join(move.why for move in incident.actions if move.to not in ("closed", "acknowledged"))
+            done = "; ".join(move.why for move in incident.actions if move.to not in NO_ACTIONS)
             return Detection(
                 name=fault.name,
                 injected_at=fault.start,

@@ -95,15 +95,15 @@ def _is_number(kind: pl.DataType) -> bool:
 
 def _numbers(rows: pl.DataFrame, names: Sequence[str]) -> tuple[IntArray, IntArray, FloatArray, FloatArray]:
     # One sort gives everything: missing values end up last, so the first `present` of each column are its values.
-    values = rows.select([pl.col(name).cast(pl.Float64) for name in names]).to_numpy(order="c").copy()
-    present = (values.shape[0] - np.isnan(values).sum(axis=0)).astype(np.int64)
-    values.sort(axis=0)
+    values = np.stack([rows[name].cast(pl.Float64).to_numpy() for name in names])
+    present = (values.shape[1] - np.isnan(values).sum(axis=1)).astype(np.int64)
+    values.sort(axis=1)
     column = np.arange(len(names))
     last = np.maximum(present - 1, 0)
-    distinct = np.where(present == 0, 0, np.where(values[0] == values[last, column], 1, 2)).astype(np.int64)
-    median = values[last // 2, column]
-    common = (values == median).sum(axis=0) / np.maximum(present, 1)
+    distinct = np.where(present == 0, 0, np.where(values[:, 0] == values[column, last], 1, 2)).astype(np.int64)
+    median = values[column, last // 2]
+    common = (values == median[:, None]).sum(axis=1) / np.maximum(present, 1)
     at = np.floor(np.asarray(PROBS)[:, None] * last[None, :] + 0.5).astype(np.int64)
-    quantiles = np.where(present >= LEAST_ROWS, values[at, column], np.nan)
+    quantiles = np.where(present >= LEAST_ROWS, values[column, at], np.nan)
     quantiles[:, (np.abs(quantiles) > LARGEST).any(axis=0)] = np.nan
     return present, distinct, common, quantiles

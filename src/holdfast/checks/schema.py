@@ -1,6 +1,7 @@
 """Schema: do the rows still look as the model's signature says?"""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import msgspec
@@ -10,16 +11,20 @@ import polars as pl
 
 from holdfast.checks.sequence import overlap
 from holdfast.checks.stated import within
-from holdfast.core.evidence import Grade, Reading, Role, Window
+from holdfast.checks.strays import strays
+from holdfast.core.evidence import Block, Grade, Reading, Role, Window
 from holdfast.core.meaning import many
 from holdfast.core.signature import Column, Signature
+from holdfast.stats.batches import tally_of
+from holdfast.stats.histogram import Edges
 
 NUMBERS = 0.05
 """Share of a number column's values outside its range above which it is a warning: seasons leave ranges."""
 CATEGORIES = 0.5
 """Share of a category column's values that training never saw above which it is a failure: renamed codes."""
 LEAST_ROWS = 30
-
+ROWS, ROWS_OUTSIDE = "\0 rows", "\0 rows outside"
+"""Keys beside the names of columns, none that a table would have: how many rows, and how many have any outside."""
 
 Flags = npt.NDArray[np.bool_]
 
@@ -33,16 +38,23 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     against: ClassVar[Literal["reference", "recent", "nothing"]] = "nothing"
 
     def measure(self, window: Window, baseline: Window | None = None) -> Sequence[Reading]:
-        """`rows_outside` over all rows, then per column `wrong_type`, `nulls` or `outside`, the gravest one."""
+        """`rows_outside` over all rows, then per column `wrong_type`, `nulls` or `outside`, the gravest one.
+
+        Where counts on the window's `edges` tell the same as the rows of a block, its rows are not read.
+        """
         signature: Signature = window.facts["signature"]
+        edges: Mapping[str, Edges] = window.facts.get("edges", {})
         if why := overlap(window):
             return [Reading(name="rows_outside", value=None, note=why)]
         key = ("schema", signature.hash())
-        counted = [block.remember(key, lambda rows: _count(rows, signature)) for block in window.blocks]
-        rows = sum(block.rows().height for block in window.blocks)
+        counted = [
+            block.remember(key, lambda rows: _count(rows, signature), partial(_counted_before, block, signature, edges))
+            for block in window.blocks
+        ]
+        rows = sum(int(one[ROWS]) for one in counted)
         if not rows:
             return [Reading(name="rows_outside", value=None, note="the window has no rows")]
-        outside = sum(int(one["rows"]) for one in counted)
+        outside = sum(int(one[ROWS_OUTSIDE]) for one in counted)
         note = f"{outside:,} of {many(rows, 'row')} with a value that training never saw"
         first = Reading(name="rows_outside", value=outside / rows, rows=rows, high=1.0, note=note)
         return [first, *(_column(column, counted, rows) for column in signature.columns)]
@@ -77,8 +89,8 @@ def _column(column: Column, counted: Sequence[dict[str, Any]], rows: int) -> Rea
 
 
 def _count(rows: pl.DataFrame, signature: Signature) -> dict[str, Any]:
-    """Per column (wrongly typed, nulls, outside, what is wrong), and under ``rows`` how many rows have any outside."""
-    found: dict[str, Any] = {}
+    """Per column (wrongly typed, nulls, outside, what is wrong), and how many rows there are and have any outside."""
+    found: dict[str, Any] = {ROWS: rows.height}
     types, anywhere = rows.schema, np.zeros(rows.height, dtype=np.bool_)
     right = []
     for column in signature.columns:
@@ -96,23 +108,44 @@ def _count(rows: pl.DataFrame, signature: Signature) -> dict[str, Any]:
             unseen = _unseen(series, column)
             anywhere |= unseen
             found[column.name] = (0, series.null_count(), int(unseen.sum()), "")
-    found["rows"] = rows.height if any(one[0] for one in found.values()) else int(anywhere.sum())
+    is_wrong = any(found[column.name][0] for column in signature.columns)
+    found[ROWS_OUTSIDE] = rows.height if is_wrong else int(anywhere.sum())
     return found
+
+
+def _counted_before(block: Block, signature: Signature, edges: Mapping[str, Edges]) -> dict[str, Any] | None:
+    """What `_count` finds, from counts; None where only rows tell: which of them have two values outside, above all."""
+    names = [column.name for column in signature.columns]
+    counts = block.counts(edges) if names and all(name in edges for name in names) else None
+    if counts is None or not all(name in counts for name in names):
+        return None
+    found: dict[str, Any] = {ROWS: int(counts[names[0]].sum())}
+    for column in signature.columns:
+        cells = counts[column.name]
+        outside = strays(column, edges[column.name], cells)
+        if outside is None:
+            return None
+        found[column.name] = (0, int(cells[-1]), outside, "")
+    strayed = [found[name][2] for name in names if found[name][2]]
+    if len(strayed) > 1:
+        return None
+    return {**found, ROWS_OUTSIDE: sum(strayed)}
 
 
 def _numbers(rows: pl.DataFrame, numbers: Sequence[Column], anywhere: Flags) -> dict[str, Any]:
     """Counts of all number columns at once; rows with a value outside are marked in `anywhere`."""
-    values = rows.select([pl.col(column.name).cast(pl.Float64) for column in numbers]).to_numpy()
+    values = np.stack([rows[column.name].cast(pl.Float64).to_numpy() for column in numbers])
     low = np.array([-np.inf if column.low is None else column.low for column in numbers])
     high = np.array([np.inf if column.high is None else column.high for column in numbers])
-    outside = (values < low) | (values > high)
-    anywhere |= outside.any(axis=1)
-    counts = zip(np.isnan(values).sum(axis=0).tolist(), outside.sum(axis=0).tolist(), strict=True)
+    outside = (values < low[:, None]) | (values > high[:, None])
+    anywhere |= outside.any(axis=0)
+    counts = zip(np.isnan(values).sum(axis=1).tolist(), outside.sum(axis=1).tolist(), strict=True)
     return {column.name: (0, *count, "") for column, count in zip(numbers, counts, strict=True)}
 
 
 def _unseen(series: pl.Series, column: Column) -> Flags:
-    if not column.categories:
+    known = {None, *column.categories}
+    if not column.categories or all(name in known for name, _ in tally_of(series)):
         return np.zeros(len(series), dtype=np.bool_)
     return (~series.cast(pl.String).is_in(list(column.categories))).fill_null(False).to_numpy()
 

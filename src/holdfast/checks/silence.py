@@ -24,6 +24,7 @@ from holdfast.checks.sequence import overlap
 from holdfast.checks.stated import within
 from holdfast.checks.units import explanations, nearest
 from holdfast.core.evidence import Block, Grade, Reading, Role, Window
+from holdfast.core.meaning import many
 
 LEAST_BLOCKS = 5
 """Days before the window that a column needs before anything is said about it."""
@@ -136,7 +137,8 @@ def _traffic(window: Window, recent: Sequence[Block]) -> Reading:
         return _reading("rows", float(rows), "traffic", "", unit="rows", rows=rows, low=1.0)
     *runs, lately = (len(run) for run in "".join("x" if count else "." for count in before).split("x"))
     quiet = len(window.blocks) + lately
-    note = f"no rows for {quiet} days; the {len(before)} days before had {np.mean(before):,.0f} a day"
+    had = f"the {len(before)} days before" if len(before) != 1 else "the day before"
+    note = f"no rows for {many(quiet, 'day')}; {had} had {np.mean(before):,.0f} a day"
     return _reading("rows", 0.0, "traffic", note, unit="rows", low=1.0 if quiet > max(runs) else 0.0)
 
 
@@ -148,14 +150,14 @@ def _labels(window: Window, recent: Sequence[Block]) -> Reading:
     shares = [(block.rows().height, share) for block in mature if (share := _labelled_share(block, label[0])) >= 0]
     if len(shares) <= LEAST_BLOCKS:
         return _reading(
-            "labelled_share", None, "labels", f"{len(shares)} days with complete labels, too few to compare"
+            "labelled_share", None, "labels", f"{many(len(shares), 'day')} with complete labels, too few to compare"
         )
     (rows, newest), usual = shares[-1], float(np.median([share for _, share in shares[:-1]]))
     note = f"{newest:.1%} of the newest complete day have a label; usual are {usual:.1%}"
     if not usual:
         return _reading("labelled_share", None, "labels", f"no labels on any of {len(shares)} days", rows=rows)
     if rows < LEAST_ROWS:
-        why = f"{rows} rows on the newest complete day, {LEAST_ROWS} are needed"
+        why = f"{many(rows, 'row')} on the newest complete day, {LEAST_ROWS} are needed"
         return _reading("labelled_share", None, "labels", why, rows=rows)
     return _reading("labelled_share", newest, "labels", note, rows=rows, low=FEW_LABELS * usual)
 
@@ -191,7 +193,7 @@ def _columns(
 ) -> list[Reading]:
     """One reading per column; `scaled` says which of them are inputs that come in some unit."""
     if not now.rows or len(days) < LEAST_BLOCKS:
-        why = f"{now.rows} rows now and {len(days)} days before; {LEAST_BLOCKS} days are needed"
+        why = f"{many(now.rows, 'row')} now and {many(len(days), 'day')} before; {LEAST_BLOCKS} days are needed"
         return [_reading("missing_share", None, column, why, rows=now.rows) for column in columns]
     missing = np.array([day.missing for day in days])
     present = np.array([day.present for day in days])
@@ -262,7 +264,7 @@ def _passes(reading: Reading) -> bool:
 
 def _missing(column: str, rows: int, share: float, before: FloatArray, seen: float) -> Reading:
     if rows < LEAST_ROWS:
-        return _reading("missing_share", None, column, f"{rows} rows, {LEAST_ROWS} are needed", rows=rows)
+        return _reading("missing_share", None, column, f"{many(rows, 'row')}, {LEAST_ROWS} are needed", rows=rows)
     worst, spread = float(before.max()), float(before.max() - before.min())
     # Three standard errors of a share at the worst recent day: a small day scatters without any cause.
     scatter = 3 * float(np.sqrt(max(worst * (1 - worst), 1 / rows) / rows))

@@ -17,6 +17,7 @@ from holdfast.stats.slices import Column, Search, Slice, find_slices
 
 Share = Annotated[float, msgspec.Meta(gt=0, lt=1)]
 Few = Annotated[int, msgspec.Meta(ge=1, le=20)]
+Paired = Annotated[int, msgspec.Meta(ge=0, le=100)]
 NAME = "slice_rise"
 
 
@@ -37,6 +38,9 @@ class Slices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Columns to search; empty means all inputs but times."""
     level: Share = 0.01
     """How often one look at days without a change may find a segment, whatever the number of columns."""
+    paired: Paired = 40
+    """So many of the columns, the first ones, are searched two by two; 0 searches each by itself. Time grows with the
+    square of it."""
     most: Few = 3
     """How many segments are said at most."""
     seed: int = 0
@@ -64,7 +68,15 @@ class Slices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         if rows and old.loss.size and changed:
             return [_unknown(f"the type of {', '.join(changed)} is not that of the reference", rows)]
         found = find_slices(
-            old.columns, old.loss, old.day, new.columns, new.loss, new.day, most=self.most, seed=self.seed
+            old.columns,
+            old.loss,
+            old.day,
+            new.columns,
+            new.loss,
+            new.day,
+            paired=self.paired,
+            most=self.most,
+            seed=self.seed,
         )
         return self._readings(found, rows)
 

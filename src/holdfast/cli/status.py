@@ -5,6 +5,7 @@ from holdfast.cli.opened import opened
 from holdfast.cli.output import plot, say, say_json, say_table, when
 from holdfast.core.clock import SystemClock
 from holdfast.core.meaning import many, reason
+from holdfast.flow.budget import HEADS, alarms, table
 from holdfast.views import FeedView, ProcessView, Status, SystemView, Views
 
 
@@ -90,6 +91,11 @@ def _system(view: SystemView) -> None:
             for m in view.monitors
         ]
         say_table(("  monitor", "verdict", "", "last run", "why"), [("  " + row[0], *row[1:]) for row in rows])
+    shares = [m.share for m in view.monitors if m.share is not None]
+    if any(share.level is not None for share in shares):
+        used = sum(share.a_month for share in shares)
+        say(f"  of {alarms(view.false_alarms)} a month the monitors may spend {used:.2g}:")
+        say_table(HEADS, table(shares))
     freshness = {True: "stale", False: "fresh", None: ""}
     feeds = [
         (

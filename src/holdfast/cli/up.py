@@ -22,6 +22,13 @@ GrpcPort = Annotated[
     int | None, typer.Option(min=0, max=65535, help="Port for gRPC, not served by default; 0 takes a free one.")
 ]
 Workers = Annotated[int, typer.Option(help="How many processes answer.")]
+BodiesMib = Annotated[
+    int, typer.Option(min=16, help="Most MiB of requests that each worker holds, not answered yet; beyond it: 503.")
+]
+Certificate = Annotated[
+    Path | None, typer.Option(help="PEM file of a certificate: all ports are encrypted with it and --tls-key.")
+]
+Key = Annotated[Path | None, typer.Option(help="PEM file of its key, without a password.")]
 
 
 def up(
@@ -32,6 +39,9 @@ def up(
     console_port: ConsolePort = 8081,
     grpc_port: GrpcPort = None,
     workers: Workers = 1,
+    bodies_mib: BodiesMib = 256,
+    tls_cert: Certificate = None,
+    tls_key: Key = None,
 ) -> None:
     """Train, release, serve, record, watch and put right: all systems of a state, until Ctrl+C or SIGTERM."""
     log_to_stderr()
@@ -43,6 +53,9 @@ def up(
         console_port=console_port,
         grpc_port=grpc_port,
         workers=workers,
+        bodies_mib=bodies_mib,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
     )
     run_up(options, by=person(), tell=_tell)
 
@@ -61,6 +74,9 @@ def _tell(started: Started) -> None:
         say(f"console: {started.console}/?token={started.token}")
     else:
         say(f"console: {started.console}/  (more tokens: holdfast token new NAME)")
-    if not started.is_local:
-        say("this can be reached from other machines, and HTTP is not encrypted: put a TLS proxy in front of it")
+    if not (started.is_local or started.is_encrypted):
+        say(
+            "this can be reached from other machines, and nothing is encrypted: give --tls-cert and --tls-key, or put "
+            "a TLS proxy in front of it"
+        )
     say("stop with Ctrl+C")

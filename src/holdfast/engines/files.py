@@ -463,7 +463,7 @@ def _damaged(path: Path, failure: Exception) -> CorruptSegment:
 def _segments_in(place: Path) -> dict[str, Path]:
     """Segments by name; where one is seen under both names, the sealed one."""
     try:
-        paths = sorted(place.iterdir(), reverse=True)
+        names = sorted((name for name in os.listdir(place) if name.endswith((SEALED, OPEN))), reverse=True)
     except FileNotFoundError:
         return {}
-    return {stem(path): path for path in paths if path.name.endswith((SEALED, OPEN))}
+    return {stem(path): path for path in (place / name for name in names)}

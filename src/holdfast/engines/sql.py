@@ -197,8 +197,9 @@ class SqlManifest:
         """The table as of now, all of it from one moment."""
         with self._catalog.connection(is_writing=False) as connection:
             generation = _generation(connection, system, table)
-            files = connection.execute(sa.select(LAKE_FILES).where(*_of(LAKE_FILES, system, table)).order_by("seq"))
-            rolled = connection.execute(sa.select(LAKE_ROLLED.c.segment).where(*_of(LAKE_ROLLED, system, table)))
+            asked = {"of_system": system, "of_name": table}
+            files = connection.execute(_FILES, asked)
+            rolled = connection.execute(_ROLLED, asked)
             return Contents(
                 generation=generation,
                 files=tuple(
@@ -233,8 +234,7 @@ def _of(table: sa.Table, system: str, name: str) -> tuple[sa.ColumnElement[bool]
 
 
 def _generation(connection: sa.Connection, system: str, name: str) -> int:
-    query = sa.select(LAKE_TABLES.c.generation).where(*_of(LAKE_TABLES, system, name))
-    return connection.execute(query).scalar() or 0
+    return connection.execute(_GENERATION, {"of_system": system, "of_name": name}).scalar() or 0
 
 
 def _swap(connection: sa.Connection, change: Swap) -> None:
@@ -256,3 +256,13 @@ def _swap(connection: sa.Connection, change: Swap) -> None:
     for segment in change.forget:
         rolled = _of(LAKE_ROLLED, change.system, change.table)
         connection.execute(sa.delete(LAKE_ROLLED).where(*rolled, LAKE_ROLLED.c.segment == segment))
+
+
+def _asked(table: sa.Table) -> tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]]:
+    return table.c.system == sa.bindparam("of_system"), table.c.name == sa.bindparam("of_name")
+
+
+_GENERATION = sa.select(LAKE_TABLES.c.generation).where(*_asked(LAKE_TABLES))
+_FILES = sa.select(LAKE_FILES).where(*_asked(LAKE_FILES)).order_by("seq")
+_ROLLED = sa.select(LAKE_ROLLED.c.segment).where(*_asked(LAKE_ROLLED))
+"""Built once: to build a statement takes longer than to run it."""

@@ -166,8 +166,9 @@ class Buckets:
             ids.append(_hashed(frame))
             steps.append(self._steps(frame))
             served = self._served(frame)
-            for step, rows in _by_step(self._steps(served), served):
-                counted = count_rows(_own_names(rows), plan.edges)
+            of_served = steps[-1] if served.height == frame.height else self._steps(served)
+            for step, rows in _by_step(of_served, _own_names(served)):
+                counted = count_rows(rows, plan.edges)
                 cells[step - first] += plan.joined({n: each.counted for n, each in counted.histograms.items()})
                 changed.update(counted.changed)
         repeated = self._repeated(part, near, np.concatenate(ids), np.concatenate(steps))
@@ -178,7 +179,8 @@ class Buckets:
         return tally
 
     def _steps(self, frame: pl.DataFrame) -> IntArray:
-        steps: IntArray = frame[PREDICTIONS.time].to_physical().to_numpy() // self._step
+        at = frame[PREDICTIONS.time].to_numpy()  # as datetime64, whose integers are what the column holds
+        steps: IntArray = at.astype("datetime64[us]", copy=False).view(np.int64) // self._step
         return steps
 
     def _near(self, part: Part) -> Sequence[Part]:
@@ -360,11 +362,11 @@ def _by_step(steps: IntArray, rows: pl.DataFrame) -> Iterator[tuple[int, pl.Data
 def _own_names(rows: pl.DataFrame) -> pl.DataFrame:
     """Inputs and outputs under their own names, nothing else."""
     own = {name.split(".", 1)[1]: name for name in rows.columns if name.startswith(("in.", "out."))}
-    return rows.select(pl.col(name).alias(alias) for alias, name in own.items())
+    return pl.DataFrame([rows[name].alias(alias) for alias, name in own.items()])
 
 
 def _hashed(frame: pl.DataFrame) -> Ids:
-    hashed: Ids = frame[PREDICTIONS.identity].hash().to_numpy()
+    hashed: Ids = frame[[PREDICTIONS.identity]].hash_rows().to_numpy()
     return hashed
 
 

@@ -30,11 +30,15 @@ windows in which all of them were measured can be ranked, and it would cost the 
 
 LEAST_BLOCKS = 30
 """So many blocks of history say what a block mean hardly falls below."""
+WEEK = 7
+"""So many days of a stream are looked at together, beside the newest one alone."""
+NEWEST = "newest "
+"""Before the name of what was read on the newest part of a window alone."""
 
 Subject = tuple[str, str]
 """What a reading is about: its name and its subject."""
 History = Mapping[Subject, Sequence[float]]
-"""Readings of disjoint windows of history, all in the same order; NaN where one could not be measured."""
+"""Readings of windows of history, all in the same order; NaN where one could not be measured."""
 
 
 class Usual(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,10 +47,25 @@ class Usual(msgspec.Struct, frozen=True, kw_only=True):
     means: tuple[float, ...]
     rows: tuple[int, ...]
 
+    def looks(self) -> FloatArray:
+        """What was looked at on each day, (looks, 2): its mean, and that of the week up to it by rows. Only days that
+        end a whole week; with a short history one column, the means alone."""
+        means, rows = np.array(self.means, dtype=np.float64), np.array(self.rows, dtype=np.float64)
+        if means.size < LEAST_BLOCKS:
+            return means[:, None]
+        summed, counted = (np.convolve(each, np.ones(WEEK), "valid") for each in (means * rows, rows))
+        of_weeks = np.divide(summed, counted, out=np.full(summed.shape, np.nan), where=counted > 0)
+        return np.column_stack([means[WEEK - 1 :], of_weeks])
+
     def low(self, promised: float) -> float:
         """What a block mean hardly falls below; 0 where history is too short to tell, or where all of it does."""
         lowest = min(self.means)
         return lowest if len(self.means) >= LEAST_BLOCKS and 0 < lowest < promised else 0.0
+
+
+def looks_in(days: int) -> int:
+    """How many looks at history a stream is ranked among that was measured on so many days of it."""
+    return days if days < LEAST_BLOCKS else days - WEEK + 1
 
 
 class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,7 +116,7 @@ def judge_stated(check: Check, kind: str, readings: Sequence[Reading], *, name: 
 
 def _graded(check: Check, kind: str, reading: Reading) -> tuple[Grade, str]:
     try:
-        return check.grade(reading)
+        return check.grade(_plain(reading))
     except Exception as error:
         log.exception("check %s could not grade a reading", kind)
         return Grade.UNKNOWN, f"the check itself failed: {type(error).__name__}: {error}"
@@ -112,7 +131,11 @@ def judge_window(
     level: float,
     name: str,
 ) -> Evaluation:
-    """Grade readings jointly against the same readings of disjoint windows of history.
+    """Grade readings jointly against the same readings of windows of history.
+
+    Windows of history follow each other as those under test do: disjoint, or each a day on where a longer one is looked
+    at every day. Then neighbours are alike, in history as under test: what stands out does so for some looks in a row,
+    which is one alarm (`holding`), and so many looks of history stand out no oftener than their level says.
 
     What one monitor reads is calibrated on its maximum, so that a monitor with many columns spends its level once.
     The ranking is over the windows in which all that is calibrated was measured: these and the window under test are
@@ -134,10 +157,52 @@ def judge_window(
         highest, standard = conformal.joint_scores(rows)[:-1], conformal.standardised(rows)[-1]
         p_values = [conformal.p_value(float(each), highest) for each in standard]
         counted = int(windows.sum())
-        judged += [_calibrated(kind, r, p, counted, level, name) for r, p in zip(known, p_values, strict=True)]
+        # What stands out most comes first among equals: how far it stands out has no unit, unlike the readings.
+        ranked = sorted(zip(standard.tolist(), known, p_values, strict=True), key=lambda each: -each[0])
+        judged = [_calibrated(kind, r, p, counted, level, name) for _, r, p in ranked] + judged
     elif not rankable:
         judged = [_too_seldom(check, kind, r, 0, level, name) for r in readings]
     return _worst_first(judged)
+
+
+def of_newest(readings: Sequence[Reading]) -> list[Reading]:
+    """The same, marked as readings of the newest part of a window alone."""
+    return [msgspec.structs.replace(reading, name=f"{NEWEST}{reading.name}") for reading in readings]
+
+
+def as_one(judged: Evaluation) -> Evaluation:
+    """One verdict for each reading and subject, of the whole window or of its newest part: that which fails, by the
+    smaller p-value; else that of the window, or where this could not be measured, of the newest part."""
+    found: dict[Subject, list[Verdict]] = {}
+    for verdict in judged.verdicts:
+        found.setdefault(_about(_plain(verdict.reading)), []).append(verdict)
+    return _worst_first([_told(_chosen(verdicts)) for verdicts in found.values()])
+
+
+def _chosen(verdicts: Sequence[Verdict]) -> Verdict:
+    """Of verdicts on one subject, worst first, the one that speaks for all."""
+    measured = [verdict for verdict in verdicts if verdict.reading.value is not None]
+    failing = [verdict for verdict in measured if verdict.grade is Grade.FAIL]
+    of_whole = [verdict for verdict in measured if not verdict.reading.name.startswith(NEWEST)]
+    return [*failing, *of_whole, *measured, *verdicts][0]
+
+
+def _told(verdict: Verdict) -> Verdict:
+    reading = _plain(verdict.reading)
+    if reading is not verdict.reading and reading.value is not None:
+        note = "; ".join(said for said in (reading.note, "of the newest part of the window alone") if said)
+        reading = msgspec.structs.replace(reading, note=note)
+    return msgspec.structs.replace(verdict, reading=reading)
+
+
+def holding(judged: Evaluation, why: str) -> Evaluation:
+    """The same with a warning where it passes: what it looked at still has a part that failed."""
+    verdicts = list(judged.verdicts)
+    for k, verdict in enumerate(verdicts):
+        if verdict.calibrated and verdict.grade is Grade.PASS:
+            verdicts[k] = msgspec.structs.replace(verdict, grade=Grade.WARN, why=f"{verdict.why}; {why}")
+            break
+    return Evaluation(verdicts=_worst_first(verdicts).verdicts, memory=judged.memory)
 
 
 def judge_uncalibrated(check: Check, kind: str, readings: Sequence[Reading], why: str, *, name: str) -> Evaluation:
@@ -147,7 +212,7 @@ def judge_uncalibrated(check: Check, kind: str, readings: Sequence[Reading], why
 
 
 def windows_of(history: History) -> int:
-    """How many disjoint windows of history what is mostly measured can be ranked among."""
+    """How many windows of history what is mostly measured can be ranked among."""
     past = np.array(list(history.values()), dtype=np.float64).T if history else np.empty((0, 0))
     return int(_ranked(past, 0)[1].sum())
 
@@ -182,6 +247,12 @@ def _about(reading: Reading) -> Subject:
     return reading.name, reading.subject
 
 
+def _plain(reading: Reading) -> Reading:
+    if not reading.name.startswith(NEWEST):
+        return reading
+    return msgspec.structs.replace(reading, name=reading.name.removeprefix(NEWEST))
+
+
 def judge_stream(
     kind: str,
     reading: Reading,
@@ -197,8 +268,8 @@ def judge_stream(
 
     `level` is the rate of false alarms per block, so the average run without one is at least 1 / level blocks. Where
     there is a history of blocks, a mean below the lowest of it counts as that, so that a rise is seen sooner: what is
-    held to the promise is then the mean of what is counted. With `look`, a level of its own, a block above the promise
-    alarms by itself too where so few blocks of history are as bad.
+    held to the promise is then the mean of what is counted. With `look`, a level of its own, a block or a week above
+    the promise alarms too where so few days of history, or weeks up to one, are as bad.
     """
     if reading.value is None or not math.isfinite(promised):
         return Evaluation(verdicts=(unknown(kind, reading, name),), memory=dict(memory))
@@ -213,16 +284,34 @@ def judge_stream(
         f"{min(evidence, MEMORY_CAP * threshold):.1f}, an alarm needs {threshold:.0f}"
     )
     grade = Grade.FAIL if evidence >= threshold else Grade.WARN if evidence >= threshold * CALM else Grade.PASS
-    if usual is not None and look and reading.value > promised and reading.rows >= min(usual.rows):
-        p = conformal.p_value(reading.value, np.array(usual.means))
-        why += f"; p = {p:.3f} among {len(usual.means)} days of history, level {look:.3f}"
-        grade = Grade.FAIL if p <= look else grade
+    lately = [*memory.get("lately", ()), [reading.value, reading.rows]][-WEEK:]
+    held = max(0, int(memory.get("held", 0)) - 1)
+    if usual is not None and look and reading.rows >= min(usual.rows):
+        p, looks = _among_days(usual, lately, promised)
+        why += f"; p = {p:.3f} among {looks} days of history, level {look:.3f}"
+        if p <= look:
+            grade, held = Grade.FAIL, held or WEEK
+        elif held and grade is Grade.PASS:
+            grade, why = Grade.WARN, f"{why}; it failed on a day of this week"
     verdict = Verdict(grade=grade, check=kind, reading=reading, why=why, monitor=name, level=level + look)
-    return Evaluation(verdicts=(verdict,), memory={"state": list(state)})
+    return Evaluation(verdicts=(verdict,), memory={"state": list(state), "lately": lately, "held": held})
+
+
+def _among_days(usual: Usual, lately: Sequence[Sequence[float]], promised: float) -> tuple[float, int]:
+    """The p-value of the newest day and of the week up to it, jointly, and among how many looks at history; what is not
+    above the promise does not count."""
+    looks = usual.looks()
+    means, rows = np.array(lately, dtype=np.float64).T
+    now = np.full(looks.shape[1], np.nan)
+    now[0] = means[-1]
+    if now.size > 1 and means.size == WEEK:
+        now[1] = np.average(means, weights=rows) if rows.sum() else np.nan
+    now = np.where(now > promised, now, np.nan)
+    return (1.0 if np.isnan(now).all() else conformal.joint_p_value(now, looks)), len(looks)
 
 
 def history_of(check: Check, windows: Sequence[Window], baseline: Window) -> dict[Subject, list[float]]:
-    """Readings of disjoint windows of history by name and subject, NaN where one could not be measured.
+    """Readings of windows of history by name and subject, NaN where one could not be measured.
 
     Each is measured against the whole history; a check leaves the window's own blocks out of its baseline.
     """
@@ -232,6 +321,12 @@ def history_of(check: Check, windows: Sequence[Window], baseline: Window) -> dic
             if reading.value is not None:
                 history.setdefault(_about(reading), [math.nan] * len(windows))[i] = reading.value
     return history
+
+
+def history_of_newest(check: Check, windows: Sequence[Window], baseline: Window) -> dict[Subject, list[float]]:
+    """The same of the newest part of each window, under the names that `of_newest` gives."""
+    found = history_of(check, windows, baseline)
+    return {(f"{NEWEST}{name}", subject): values for (name, subject), values in found.items()}
 
 
 def _against_limit(check: str, reading: Reading, limit: Limit, name: str) -> Verdict:
@@ -270,10 +365,10 @@ def _too_seldom(check: Check, kind: str, reading: Reading, windows: int, level: 
 
 def _calibrated(kind: str, reading: Reading, p: float, windows: int, level: float, name: str) -> Verdict:
     grade = Grade.FAIL if p <= level else Grade.PASS
-    about = reading.subject or kind
-    why = (
-        f"{about} {reading.name} {reading.value:.4g}: p = {p:.3f} over {windows} windows of history, level {level:.3f}"
-    )
+    about, read = reading.subject or kind, _plain(reading)
+    part = " on the newest part of its window" if read is not reading else ""
+    why = f"{about} {read.name} {reading.value:.4g}{part}: p = {p:.3f} over {windows} windows of history"
+    why += f", level {level:.3f}"
     return Verdict(grade=grade, check=kind, reading=reading, why=why, monitor=name, p_value=p, level=level)
 
 
@@ -283,7 +378,8 @@ _ORDER = {Grade.FAIL: 0, Grade.WARN: 1, Grade.UNKNOWN: 2, Grade.PASS: 3, Grade.N
 def _worst_first(verdicts: Sequence[Verdict]) -> Evaluation:
     def badness(verdict: Verdict) -> tuple[int, float, float]:
         value = verdict.reading.value
-        p = 1.0 if verdict.p_value is None else verdict.p_value
-        return _ORDER[verdict.grade], p, -(value if value is not None else 0.0)
+        if verdict.p_value is not None:
+            return _ORDER[verdict.grade], verdict.p_value, 0.0  # they come in the order in which they stand out
+        return _ORDER[verdict.grade], 1.0, -(value if value is not None else 0.0)
 
     return Evaluation(verdicts=tuple(sorted(verdicts, key=badness)))

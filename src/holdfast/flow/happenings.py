@@ -1,8 +1,10 @@
-"""What was changed and when. In: the catalog. Out: deploys, trainings, snapshots, files taken in, other incidents."""
+"""What was changed and when. In: the catalog. Out: deploys, trainings, snapshots, files taken in, other incidents, and
+what befell the host."""
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
+from holdfast.core.meaning import many
 from holdfast.core.protocols import Transaction
 from holdfast.core.records import Happening, Incident, Mark, Release, Run, Snapshot, Version
 from holdfast.core.spec import SystemSpec
@@ -12,13 +14,27 @@ DEPLOYS = frozenset({"live", "retired", "rolled_back"})
 STEPS = frozenset({"shadow", "canary"})
 AUDITED = frozenset({"system file put in force"})
 """What only the audit log knows."""
+BROUGHT_UP, KEEPER_REPLACED, WORKER_REPLACED = "brought up", "keeper replaced", "worker replaced"
+UNRECORDED, HELD, FOLLOWED = "answers not recorded", "routes held", "routes followed again"
+DISK_FULL, DISK_FREE, CLOCK_JUMPED = "disk full", "disk has room again", "clock jumped"
+BEFELL = frozenset(
+    {
+        *(BROUGHT_UP, KEEPER_REPLACED, WORKER_REPLACED, UNRECORDED, HELD, FOLLOWED, DISK_FULL, DISK_FREE, CLOCK_JUMPED),
+        "artifact unpacked anew",
+    }
+)
+"""What befalls processes and machine. It stands in the audit log with a sentence as its detail ``why``; of the system
+that it befell, or of all."""
+EVERY_SYSTEM = "*"
+KEEPER = "keeper"
+"""The mark that says what the keeper could not do."""
 NEWEST = 500
 """How many of the newest entries of the audit log are looked at."""
 
 
 def happenings(tx: Transaction, spec: SystemSpec, since: datetime, until: datetime) -> tuple[Happening, ...]:
     """Everything on record that changed a system in [since, until], oldest first."""
-    parts = (_releases, _data, _files, _incidents, _audited)
+    parts = (_releases, _data, _files, _incidents, _audited, _kept)
     found = [each for part in parts for each in part(tx, spec) if since <= each.at <= until]
     return tuple(sorted(found, key=lambda each: (each.at, each.what)))
 
@@ -42,7 +58,7 @@ def _data(tx: Transaction, spec: SystemSpec) -> Iterator[Happening]:
         new = [name for sha256, name in files.items() if sha256 not in before]
         before |= files.keys()
         said = f", with {_few(new)} for the first time" if new else ""
-        yield Happening(at=snapshot.at, what=f"snapshot {snapshot.id} taken, {snapshot.rows:,} rows{said}")
+        yield Happening(at=snapshot.at, what=f"snapshot {snapshot.id} taken, {many(snapshot.rows, 'row')}{said}")
     for run in tx.find(Run, spec.system):
         if run.ended_at is not None and run.state != "running":
             yield Happening(at=run.ended_at, what=f"training {run.id} on snapshot {run.snapshot} {run.state}")
@@ -57,7 +73,7 @@ def _files(tx: Transaction, spec: SystemSpec) -> Iterator[Happening]:
             at = file.at or (mark.last_at if mark is not None and file is files[-1] else None)
             if at is not None:
                 set_aside = f", {file.quarantined:,} of them set aside" if file.quarantined else ""
-                yield Happening(at=at, what=f"feed {feed} took in {file.name}, {file.rows:,} rows{set_aside}")
+                yield Happening(at=at, what=f"feed {feed} took in {file.name}, {many(file.rows, 'row')}{set_aside}")
 
 
 def _incidents(tx: Transaction, spec: SystemSpec) -> Iterator[Happening]:
@@ -68,9 +84,23 @@ def _incidents(tx: Transaction, spec: SystemSpec) -> Iterator[Happening]:
 
 
 def _audited(tx: Transaction, spec: SystemSpec) -> Iterator[Happening]:
-    for entry in tx.audit_log(spec.system, newest=NEWEST):
-        if entry.action in AUDITED:
-            yield Happening(at=entry.at, what=f"{entry.action} by {entry.actor}")
+    for system in (spec.system, EVERY_SYSTEM):
+        for entry in tx.audit_log(system, newest=NEWEST):
+            if entry.action in BEFELL:
+                about = f"{entry.action} {entry.subject}".strip()
+                yield Happening(at=entry.at, what=str(entry.detail.get("why") or about))
+            elif entry.action in AUDITED:
+                yield Happening(at=entry.at, what=f"{entry.action} by {entry.actor}")
+
+
+def _kept(tx: Transaction, spec: SystemSpec) -> Iterator[Happening]:
+    """The newest turn in what the keeper could do, which is all that is kept of it."""
+    for system in (spec.system, EVERY_SYSTEM):
+        mark = tx.get(Mark, system, KEEPER)
+        if mark is not None and mark.last_at is not None:
+            error = str(mark.memory.get("error", ""))
+            what = f"the keeper could not do its work: {error}" if error else "the keeper could do its work again"
+            yield Happening(at=mark.last_at, what=what)
 
 
 def _few(names: list[str], most: int = 3) -> str:

@@ -11,6 +11,8 @@ from holdfast.core.records import Incident, Move
 from holdfast.errors import NotFound
 
 OPEN = ("open", "acknowledged")
+FURTHER, PASSED = "further evidence", "passes again"
+"""Moves of an incident that several monitors found: one more of them finds it, and one of them no longer does."""
 SEARCHING = frozenset({"slices"})
 """Checks that search anew what they are about at each look: whatever they find is one cause, under another name."""
 
@@ -24,19 +26,26 @@ def observe(
     that alarms on several feeds at once opens one incident, named after its worst subject (verdicts come worst
     first), because its error budget was spent once; while that is open it stands for all of them. What fails beside
     an open incident is a cause of its own, unless it was calibrated together with it: then it is one more column of
-    the same alarm. An open incident closes when an evaluation of its monitor passes on its
-    causes; `warn` and `unknown` on one of them neither open nor close it.
+    the same alarm. What another monitor of the same check finds about the causes of an open incident is further
+    evidence on that; what it finds about anything else is a cause of its own. An open incident closes when an
+    evaluation of its monitor passes on its causes, and of several when each that found it passes; `warn` and
+    `unknown` on one of them neither open nor close it.
     """
-    open_now = [i for i in tx.find(Incident, system, state=OPEN) if i.check == check and _same_monitor(i, verdicts)]
+    monitor = next((verdict.monitor for verdict in verdicts), None)
+    open_now = [i for i in tx.find(Incident, system, state=OPEN) if i.check == check and monitor is not None]
+    claimed = {i.id: [v for v in verdicts if v.grade is Grade.FAIL and _is_about(i, v, groups)] for i in open_now}
     touched, new = [], [verdict for verdict in verdicts if verdict.grade is Grade.FAIL]
+    taken: list[Verdict] = []
     for incident in open_now:
-        mine = _of(incident, verdicts, groups)
+        elsewhere = [verdict for id, found in claimed.items() if id != incident.id for verdict in found] + taken
+        mine = [v for v in _of(incident, verdicts, groups) if v not in elsewhere or v in claimed[incident.id]]
         failing = [verdict for verdict in mine if verdict.grade is Grade.FAIL]
         new = [verdict for verdict in new if verdict not in failing]
+        taken += [verdict for verdict in failing if verdict.reading.subject]  # what has none is about every cause
         if failing:
             touched.append(_continue(tx, incident, failing, now))
-        elif _is_over(incident, mine or verdicts):
-            close(tx, incident, now)
+        elif monitor in _finders(incident) and _is_over(incident, mine or verdicts):
+            _pass(tx, incident, str(monitor), now)
     if new:
         touched.append(_open(tx, system, check, new, groups, now))
     return touched
@@ -65,8 +74,13 @@ def note(tx: Transaction, incident: Incident, action: str, done: str, now: datet
     tx.put(replace(current, actions=(*current.actions, Move(at=now, to=action, why=done))))
 
 
-def _same_monitor(incident: Incident, verdicts: Sequence[Verdict]) -> bool:
-    return any(incident.last.monitor == verdict.monitor for verdict in verdicts)
+def _finders(incident: Incident) -> dict[str, bool]:
+    """The monitors that found it, and whether each still does: the one that opened it, then those that joined."""
+    finders = {incident.first.monitor: True}
+    for move in incident.actions:
+        if move.to in (FURTHER, PASSED):
+            finders[move.by] = move.to == FURTHER
+    return finders
 
 
 def _cause(subject: str, groups: Mapping[str, str]) -> str:
@@ -76,17 +90,33 @@ def _cause(subject: str, groups: Mapping[str, str]) -> str:
 
 def _of(incident: Incident, verdicts: Sequence[Verdict], groups: Mapping[str, str]) -> list[Verdict]:
     """The verdicts about an incident's causes. What is about the whole window is about every cause in it, and what was
-    calibrated jointly, or found by a search, is judged jointly: one monitor, one alarm."""
-    causes = {_cause(subject, groups) for subject in (incident.subject, *incident.also)}
+    calibrated jointly, or found by a search, is judged jointly: one monitor, one alarm. Of another monitor than the
+    one that opened it only what is about the very same causes."""
     return [
         verdict
         for verdict in verdicts
-        if not incident.subject
-        or not verdict.reading.subject
-        or verdict.p_value is not None
-        or incident.check in SEARCHING
-        or _cause(verdict.reading.subject, groups) in causes
+        if _is_about(incident, verdict, groups)
+        or (
+            verdict.monitor == incident.first.monitor
+            and (
+                not incident.subject
+                or not verdict.reading.subject
+                or verdict.p_value is not None
+                or incident.check in SEARCHING
+            )
+        )
     ]
+
+
+def _is_about(incident: Incident, verdict: Verdict, groups: Mapping[str, str]) -> bool:
+    """Whether a verdict is about the very causes of an incident, whichever monitor gave it. What is about the whole
+    window is so where it is the same number; what a search found never is, for it may have searched other rows."""
+    if verdict.monitor != incident.first.monitor and incident.check in SEARCHING:
+        return False
+    subject = verdict.reading.subject
+    if not subject or not incident.subject:
+        return subject == incident.subject and verdict.reading.name == incident.first.reading.name
+    return _cause(subject, groups) in {_cause(each, groups) for each in (incident.subject, *incident.also)}
 
 
 def _is_over(incident: Incident, mine: Sequence[Verdict]) -> bool:
@@ -98,11 +128,34 @@ def _is_over(incident: Incident, mine: Sequence[Verdict]) -> bool:
 
 
 def _continue(tx: Transaction, incident: Incident, failing: Sequence[Verdict], now: datetime) -> Incident:
+    worst = failing[0]
     known = () if incident.check in SEARCHING else incident.also
     also = _merge(known, [v.reading.subject for v in failing], incident.subject)
-    incident = replace(incident, last_at=now, last=failing[0], seen=incident.seen + 1, also=also)
+    actions = incident.actions
+    if not _finders(incident).get(worst.monitor):
+        actions = (*actions, Move(at=now, to=FURTHER, why=worst.why, by=worst.monitor))
+    incident = replace(
+        incident,
+        last_at=now,
+        last=worst,
+        seen=incident.seen + 1,
+        also=also,
+        actions=actions,
+        calibrated=incident.calibrated or (worst.calibrated and worst.monitor != incident.first.monitor),
+    )
     tx.put(incident)
     return incident
+
+
+def _pass(tx: Transaction, incident: Incident, monitor: str, now: datetime) -> None:
+    """A monitor that found it passes: the incident closes, unless another that found it does not pass yet."""
+    finders = _finders(incident)
+    others = [name for name, still_finds in finders.items() if still_finds and name != monitor]
+    if not others:
+        close(tx, incident, now)
+    elif finders[monitor]:
+        why = f"{monitor} passes again, {' and '.join(others)} not yet"
+        tx.put(replace(incident, actions=(*incident.actions, Move(at=now, to=PASSED, why=why, by=monitor))))
 
 
 def _open(

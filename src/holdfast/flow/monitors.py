@@ -89,9 +89,11 @@ class Monitoring:
         """Evaluate one monitor on the newest complete evidence and store what it remembers."""
         mark = self._mark(tx, monitor)
         memory = mark.memory if mark.memory.get("version") == reference.version else {}
-        done = self._evaluate(monitor, reference, facts, memory, now)
+        first = mark.memory.get("first") or mark.memory.get("since") or ""
+        done = self._evaluate(monitor, reference, facts, {**memory, "first": first}, now)
         since = memory.get("since") or self._live.last_complete_day(now).isoformat()
-        remembered = {**done.memory, "version": reference.version, "since": since}
+        # Not of a version alone: the days before it were answered by another on inputs like these.
+        remembered = {**done.memory, "version": reference.version, "since": since, "first": first or since}
         if self._lacking(monitor, reference):
             remembered["awaits"] = True
         tx.put(replace(mark, last_at=now, memory=remembered))
@@ -143,16 +145,15 @@ class Monitoring:
             check = self._checks[monitor.name]
             if check.evidence == "stream" and (usual := self._usual_days(monitor, check, reference, facts)):
                 second[monitor.name] = len(looks)
-                looks.append(Look(MONTH / DAY, len(usual.means)))
+                looks.append(Look(MONTH / DAY, len(usual.looks()), is_second=True))
         budget = self._spec.false_alarms
         levels = split_levels(budget, looks)
         found = {}
         for k, monitor in enumerate(sharing):
             look, why = looks[k], ""
             if not levels[k]:
-                why = (
-                    f"history has {look.windows} disjoint windows, so one false alarm in {1 + (look.windows or 0)} of "
-                )
+                sort = "disjoint windows" if monitor.window <= monitor.every else "windows"
+                why = f"history has {look.windows} {sort}, so one false alarm in {1 + (look.windows or 0)} of "
                 why += f"its {look.evaluations:.3g} looks a month is the least; {budget:g} a month are for all monitors"
             other = levels[second[monitor.name]] if monitor.name in second else 0.0
             found[monitor.name] = Levels(level=levels[k], look=other, why=why)
@@ -194,6 +195,8 @@ class Monitoring:
         bad_days = frozenset(memory.get("bad_days", ()))
         baseline = self._baseline(check, window, reference, bad_days, now)
         readings = evaluation.measure(check, window, baseline)
+        if _looks_twice(monitor, check):
+            return self._evaluate_both(monitor, reference, window, readings, facts, memory)
         if monitor.limit.is_stated:
             return evaluation.judge_limit(monitor.check, readings, monitor.limit, name=monitor.name)
         if check.evidence == "stated":
@@ -206,6 +209,37 @@ class Monitoring:
             return _giving_way(judged, self._calibrated_twin(monitor, levels))
         history = self._history(monitor, check, reference, facts)
         return evaluation.judge_window(check, monitor.check, readings, history, level=share.level, name=monitor.name)
+
+    def _evaluate_both(
+        self,
+        monitor: Monitor,
+        reference: Reference,
+        window: Window,
+        readings: Sequence[Reading],
+        facts: Mapping[str, Any],
+        memory: Mapping[str, Any],
+    ) -> Evaluation:
+        """Judge a window that moves on by less than its length together with its newest part, in one ranking: what is
+        large is seen on its first day, what is small once a window is full of it."""
+        check, levels = self._checks[monitor.name], self.levels(reference, facts)
+        share, newest = levels[monitor.name], Window(window.blocks[-_step(monitor) :], window.roles, window.facts)
+        baseline = Window(reference.blocks, window.roles, window.facts)
+        if why := _not_full(window, memory.get("first", "")):
+            readings = [replace(reading, value=None, note=why) for reading in readings]
+        both = [*readings, *evaluation.of_newest(evaluation.measure(check, newest, baseline))]
+        if share.why:
+            judged = evaluation.judge_uncalibrated(check, monitor.check, both, share.why, name=monitor.name)
+            return evaluation.as_one(_giving_way(judged, self._calibrated_twin(monitor, levels)))
+        history = self._history(monitor, check, reference, facts)
+        judged = evaluation.judge_window(check, monitor.check, both, history, level=share.level, name=monitor.name)
+        judged = evaluation.as_one(judged)
+        failed, begin = memory.get("failed", ""), window.blocks[0].day.isoformat() if window.blocks else ""
+        if any(verdict.grade is Grade.FAIL and verdict.calibrated for verdict in judged.verdicts):
+            # The first day of what may be one alarm: its window passes by, however often it fails on the way.
+            failed = failed if failed >= begin else newest.blocks[-1].day.isoformat()
+        elif failed and begin <= failed:
+            judged = evaluation.holding(judged, f"its window still has {failed}, when it failed")
+        return replace(judged, memory={"failed": failed} if failed else {})
 
     def _calibrated_twin(self, monitor: Monitor, levels: Mapping[str, Levels]) -> str:
         """The name of a calibrated monitor that asks the same of another window; empty where there is none."""
@@ -315,12 +349,17 @@ class Monitoring:
     def _history(self, monitor: Monitor, check: Check, reference: Reference, facts: Mapping[str, Any]) -> History:
         key = (reference.version, monitor.name)
         if key not in self._histories:
-            days = max(1, monitor.window.days)
-            blocks = reference.blocks
-            starts = range(len(blocks) % days, len(blocks) - days + 1, days)
+            days, blocks, step = max(1, monitor.window.days), reference.blocks, _step(monitor)
+            starts = _starts(monitor, len(blocks))
             roles, facts = self._live.roles(), {"earlier": (), **facts}
+            baseline = Window(blocks, roles, facts)
             windows = [_whole(Window(blocks[i : i + days], roles, facts), self._task.output) for i in starts]
-            self._histories[key] = evaluation.history_of(check, windows, Window(blocks, roles, facts))
+            found = evaluation.history_of(check, windows, baseline)
+            if _looks_twice(monitor, check):
+                parts = [Window(blocks[i + days - step : i + days], roles, facts) for i in starts]
+                parts = [_whole(part, self._task.output) for part in parts]
+                found |= evaluation.history_of_newest(check, parts, baseline)
+            self._histories[key] = found
         return self._histories[key]
 
     def _usual_days(
@@ -337,6 +376,38 @@ class Monitoring:
             means, rows = tuple(mean for mean, _ in found), tuple(count for _, count in found)
             self._days[key] = Usual(means=means, rows=rows) if found else None
         return self._days[key]
+
+
+def _not_full(window: Window, first: str) -> str:
+    """Why a window has fewer days than those of history: it began before anything was answered; empty where it did not.
+    `first` is the day on which its monitor ran first, empty where that is now."""
+    if not window.blocks or (first and window.blocks[0].day.isoformat() >= first) or window.blocks[0].rows().height:
+        return ""
+    return f"nothing was answered on {window.blocks[0].day}, when the window begins: it is not full yet"
+
+
+def windows_in(monitor: Monitor, days: int) -> int:
+    """How many windows of history so many days make for a monitor, were everything measured on each."""
+    return len(_starts(monitor, days))
+
+
+def _starts(monitor: Monitor, days: int) -> range:
+    """Where windows of history begin among so many days; the last ends with them."""
+    length, step = max(1, monitor.window.days), _step(monitor)
+    return range((days - length) % step, days - length + 1, step)
+
+
+def _step(monitor: Monitor) -> int:
+    """By how many days the window of an evaluation lies behind that of the next; at most its length, so that windows of
+    history leave no day out."""
+    return max(1, min(monitor.every.days, monitor.window.days))
+
+
+def _looks_twice(monitor: Monitor, check: Check) -> bool:
+    """Whether a monitor judges the newest part of its window too: where it looks before its window has passed, at what
+    is counted once, so that another window of it costs next to nothing."""
+    is_counted = check.against == "reference" and check.evidence == "window" and "edges" in check.facts
+    return is_counted and _step(monitor) < monitor.window.days and not monitor.limit.is_stated
 
 
 def _whole(window: Window, output: str) -> Window:

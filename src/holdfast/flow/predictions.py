@@ -181,7 +181,10 @@ class LivePredictions:
             found = found.filter(pl.col("status") == "ok")
         if self._spec.predictions is not None:
             return found.filter(pl.col("stage") == ELSEWHERE)
-        if found["stage"].is_in(NOT_SERVED).any():
+        stages = found["stage"]
+        if stages.n_unique() == 1 and stages[0] not in NOT_SERVED:
+            return found  # most windows, and at a tenth of the price
+        if stages.is_in(NOT_SERVED).any():
             return found.filter(~pl.col("stage").is_in(NOT_SERVED))
         return found
 

@@ -24,6 +24,7 @@ from holdfast.errors import HoldfastError
 from holdfast.flow.registry import current_route
 from holdfast.opening import system_of, teller
 from holdfast.presence import KEEPER, read_presence
+from holdfast.processes.hostwatch import HostWatch
 from holdfast.processes.logs import log_to_stderr
 from holdfast.serve.heartbeat import Heartbeat, read_heartbeat, write_heartbeat
 from holdfast.state import State, open_state
@@ -46,6 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="holdfast.processes.keeper")
     parser.add_argument("--state", type=Path, required=True)
     parser.add_argument("--fd", type=int, required=True, help="the inherited socket of the console")
+    parser.add_argument("--tls-cert", type=Path)
+    parser.add_argument("--tls-key", type=Path)
     given = parser.parse_args(arguments)
     # Not an Event: a signal handler that sets one waits for ever where it interrupts the wait for it.
     is_stopping = False
@@ -66,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except HoldfastError as error:
         log.error("the keeper cannot start: %s", error)
         sys.exit(error.exit_code)
-    console = _Console(state, clock, socket.socket(fileno=given.fd))
+    console = _Console(state, clock, socket.socket(fileno=given.fd), given.tls_cert, given.tls_key)
     console.start()
     keeper = Keeper(state, clock)
     try:
@@ -97,6 +100,7 @@ class Keeper:
         self._uncounted: set[str] = set()
         """Systems whose answers may not all be counted since the lake was rolled."""
         self._started_at = clock.now()
+        self._host = HostWatch(state, clock, pid=os.getpid())
 
     def round(self) -> None:
         """One look at everything."""
@@ -146,15 +150,16 @@ class Keeper:
         return system
 
     def _keep_house(self) -> None:
-        """Publish what the round changed, mend artifacts, roll sealed segments; what fails stops no other."""
+        """Publish what the round changed, mend artifacts, roll sealed segments, tell what befell the host; what fails
+        stops no other."""
         problems = []
-        for step in (self._state.publish_routes, self._mend_artifacts, self._roll):
+        for step in (self._state.publish_routes, self._mend_artifacts, self._roll, self._host.look):
             try:
                 step()
             except Exception as error:
                 problems.append(_said(error))
                 if not isinstance(error, HoldfastError):
-                    log.exception("publishing routes, mending artifacts or rolling the lake failed")
+                    log.exception("publishing routes, mending artifacts, rolling or looking at the host failed")
         self._note(STATE_WIDE, "; ".join(problems))
 
     def _roll(self) -> None:
@@ -235,9 +240,13 @@ class Keeper:
 class _Console:
     """Serves console and API in a thread of its own, on the inherited socket."""
 
-    def __init__(self, state: State, clock: Clock, listening: socket.socket) -> None:
+    def __init__(
+        self, state: State, clock: Clock, listening: socket.socket, certificate: Path | None, key: Path | None
+    ) -> None:
         config = uvicorn.Config(
             make_app(state, clock),
+            ssl_certfile=certificate,
+            ssl_keyfile=key,
             lifespan="off",
             access_log=False,
             log_level="warning",

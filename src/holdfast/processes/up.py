@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from socket import socket
 from typing import BinaryIO
@@ -29,6 +30,11 @@ class UpOptions(msgspec.Struct, frozen=True, kw_only=True):
     grpc_port: int | None = None
     """None where gRPC is not served."""
     workers: int = 1
+    bodies_mib: int = 256
+    """Most MiB of requests that each worker holds, not answered yet."""
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    """PEM files of certificate and key: both, or none where nothing is encrypted."""
 
 
 class Started(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,16 +51,19 @@ class Started(msgspec.Struct, frozen=True, kw_only=True):
     elsewhere: tuple[str, ...] = ()
     """Those whose model is served elsewhere."""
     is_local: bool
+    is_encrypted: bool = False
 
 
 def run_up(options: UpOptions, *, by: str, tell: Callable[[Started], None]) -> None:
     """Bring systems up and keep them up until SIGTERM or SIGINT.
 
     Raises AlreadyRunning when another `up` holds the state, SpecError for a file that is not in order, StateError
-    when a port is taken.
+    when a port is taken or the certificate is none.
     """
     if options.workers < 1:
         raise HoldfastError(f"{options.workers} workers cannot answer; give --workers 1 or more")
+    tls = _tls(options)
+    scheme = "https" if tls else "http"
     directory = options.state.resolve()
     run_dir = directory / RUN
     with hold(run_dir):
@@ -65,8 +74,11 @@ def run_up(options: UpOptions, *, by: str, tell: Callable[[Started], None]) -> N
         gate_fd, opener_fd = os.pipe()
         gate, opener = os.fdopen(gate_fd, "rb"), os.fdopen(opener_fd, "wb")
         workers = tuple(f"worker-{number}" for number in range(1, options.workers + 1))
-        children = [_worker(directory, name, serving, grpc, gate) for name in workers]
-        children.append(_keeper(directory, console.fileno()))
+        children = [
+            _worker(directory, name, serving, grpc, gate, (*tls, "--bodies-mib", str(options.bodies_mib)))
+            for name in workers
+        ]
+        children.append(_keeper(directory, console.fileno(), tls))
         preparing = _preparing(directory, options.files, by)
 
         supervisor = Supervisor(children, [*sockets, gate])
@@ -76,13 +88,14 @@ def run_up(options: UpOptions, *, by: str, tell: Callable[[Started], None]) -> N
             if prepared is None:
                 return
             started = Started(
-                url=_url(serving.getsockname()),
-                console=_url(console.getsockname()),
-                grpc="" if grpc is None else _url(grpc.getsockname()).removeprefix("http://"),
+                url=f"{scheme}://{_place(serving.getsockname())}",
+                console=f"{scheme}://{_place(console.getsockname())}",
+                grpc="" if grpc is None else _place(grpc.getsockname()),
                 token=prepared.token,
                 systems=prepared.systems,
                 elsewhere=prepared.elsewhere,
                 is_local=_is_local(options.host),
+                is_encrypted=bool(tls),
             )
             opener.close()
             write_presence(run_dir, url=started.url, console=started.console, workers=workers, grpc=started.grpc)
@@ -136,23 +149,39 @@ def _told(message: str, exit_code: int) -> HoldfastError:
     return error
 
 
-def _worker(directory: Path, name: str, serving: socket, grpc: socket | None, gate: BinaryIO) -> ChildSpec:
+def _worker(
+    directory: Path, name: str, serving: socket, grpc: socket | None, gate: BinaryIO, options: Sequence[str]
+) -> ChildSpec:
     argv = [sys.executable, "-m", "holdfast.processes.worker", "--state", str(directory), "--fd", str(serving.fileno())]
-    argv += ["--gate", str(gate.fileno())]
+    argv += ["--gate", str(gate.fileno()), *options]
     if grpc is not None:
         argv += ["--grpc-fd", str(grpc.fileno())]
     return ChildSpec(name=name, argv=(*argv, "--name", name), heartbeat=path_of(directory / RUN, name))
 
 
-def _keeper(directory: Path, fd: int) -> ChildSpec:
+def _keeper(directory: Path, fd: int, options: Sequence[str]) -> ChildSpec:
     """No heartbeat: a tick may take as long as it takes, and what is served does not depend on it."""
     argv = (sys.executable, "-m", "holdfast.processes.keeper", "--state", str(directory), "--fd", str(fd))
-    return ChildSpec(name=KEEPER, argv=argv, waits=True)
+    return ChildSpec(name=KEEPER, argv=(*argv, *options), waits=True)
 
 
-def _url(address: tuple[str, int]) -> str:
+def _tls(options: UpOptions) -> tuple[str, ...]:
+    """How children are told of the certificate; empty where nothing is encrypted. Raises where it is none."""
+    certificate, key = options.tls_cert, options.tls_key
+    if certificate is None and key is None:
+        return ()
+    if certificate is None or key is None:
+        given, lacking = ("--tls-key", "--tls-cert") if certificate is None else ("--tls-cert", "--tls-key")
+        raise HoldfastError(f"{given} is given without {lacking}; TLS takes both, as PEM files")
+    certificate, key = certificate.resolve(), key.resolve()
+    tls = import_module("holdfast.wire.tls")  # the library stays out of this process where nothing is encrypted
+    tls.server_context(tls.Tls(certificate=certificate, key=key), [])
+    return ("--tls-cert", str(certificate), "--tls-key", str(key))
+
+
+def _place(address: tuple[str, int]) -> str:
     host, port = address[0], address[1]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _is_local(host: str) -> bool:

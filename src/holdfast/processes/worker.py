@@ -17,6 +17,8 @@ from holdfast.engines.manifest import MemoryManifest
 from holdfast.places import ROUTES, RUN
 from holdfast.processes.logs import log_to_stderr
 from holdfast.state import load_routed
+from holdfast.wire.bodies import LIMIT_BYTES
+from holdfast.wire.tls import Tls
 from holdfast.wire.worker import Durability, WorkerSetup, run_worker
 
 
@@ -27,6 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--fd", type=int, required=True)
     parser.add_argument("--grpc-fd", type=int)
     parser.add_argument("--gate", type=int)
+    parser.add_argument("--tls-cert", type=Path)
+    parser.add_argument("--tls-key", type=Path)
+    parser.add_argument("--bodies-mib", type=int, default=LIMIT_BYTES >> 20)
     parser.add_argument("--name", required=True)
     given = parser.parse_args(arguments)
     log_to_stderr()
@@ -44,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             load_model=lambda routed: load_routed(given.state, routed),
             open_writer=lakes.writer,
             clock=SystemClock(),
+            tls=None if given.tls_cert is None else Tls(certificate=given.tls_cert, key=given.tls_key),
+            bodies_bytes=given.bodies_mib << 20,
         )
     )
     lakes.close()

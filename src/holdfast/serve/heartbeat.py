@@ -1,4 +1,4 @@
-"""What a worker says about itself, as a small file that is replaced whole."""
+"""What a worker says about itself, as a small file that is replaced whole; and beside it, how earlier ones ended."""
 
 import errno
 import os
@@ -28,8 +28,19 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     """Requests answered with a status of 400 or more."""
 
 
+class End(msgspec.Struct, frozen=True, kw_only=True):
+    """How a process ended that was to live on."""
+
+    pid: int
+    at: str
+    how: str
+    """``ended with code -9``, as a part of a sentence."""
+
+
 _BLOCK_BYTES = 512
 """Heartbeats are filled up to a multiple of this, so that a longer one fits where a shorter one stood."""
+_MOST_ENDS_BYTES = 64 * 1024
+"""When the list of ends is longer its older half is left out: a worker that dies at once would fill the disk."""
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -80,3 +91,35 @@ def read_heartbeat(run_dir: Path, name: str) -> Heartbeat | None:
         return msgspec.json.decode(path_of(run_dir, name).read_bytes(), type=Heartbeat)
     except (OSError, msgspec.DecodeError):
         return None
+
+
+def ends_of(heartbeat: Path) -> Path:
+    """Where it stands how processes ended that wrote this heartbeat."""
+    return heartbeat.with_suffix(".ends")
+
+
+def note_end(heartbeat: Path, end: End) -> None:
+    """Add how a process ended to the list beside its heartbeat. Raises OSError when it cannot be written."""
+    path = ends_of(heartbeat)
+    line = msgspec.json.encode(end) + b"\n"
+    with path.open("ab") as file:
+        file.write(line)
+        is_long = file.tell() > _MOST_ENDS_BYTES
+    if is_long:
+        lines = path.read_bytes().splitlines(keepends=True)
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        temporary.write_bytes(b"".join(lines[len(lines) // 2 :]))
+        temporary.replace(path)
+
+
+def read_ends(run_dir: Path, name: str) -> list[End]:
+    """How earlier processes of this name ended, oldest first; what cannot be read is left out."""
+    try:
+        lines = ends_of(path_of(run_dir, name)).read_bytes().splitlines()
+    except OSError:
+        return []
+    ends = []
+    for line in lines:
+        with suppress(msgspec.DecodeError):
+            ends.append(msgspec.json.decode(line, type=End))
+    return ends

@@ -132,6 +132,9 @@ class Reading:
         self._reads_rows = "rows" not in self._place and -1 not in (self._key, self._unit)
         is_numeric = all(column.type in ("number", "integer") for column in signature.columns)
         self._is_packable = self.width > 1 and all(column.type == "number" for column in signature.columns)
+        self._takes_bytes = self.width > 1 and all(
+            column.type in ("number", "integer", "boolean") for column in signature.columns
+        )
         number: Any = _EXACT if any(column.type == "integer" for column in signature.columns) else _FP32
         self._decode_infer: Callable[[bytes], Any] = msgspec.json.Decoder(
             _infer_type(number | None if is_numeric else number | str | bool | None)
@@ -235,7 +238,7 @@ class Reading:
 
     def binary(self, body: bytes, json_length: int) -> Given | None:
         """A body of the Open Inference Protocol whose one tensor, with all columns, follows its JSON as bytes."""
-        if not self._is_packable or not self._reads_tensors:
+        if not self._takes_bytes or not self._reads_tensors:
             return None
         head = body[:json_length]
         layout = self._layouts.get(head)

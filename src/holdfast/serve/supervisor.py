@@ -1,6 +1,7 @@
 """Keeps processes alive: holds the listening socket, starts children, replaces the dead and the hung, stops all.
 
-Stateless: it knows no catalog and no model, so there is next to nothing in it that could fail.
+Stateless: it knows no catalog and no model, so there is next to nothing in it that could fail. How a child ended it
+notes beside that child's heartbeat, for the keeper to tell.
 """
 
 import ctypes
@@ -19,9 +20,9 @@ from typing import BinaryIO, Literal
 
 import msgspec
 
-from holdfast.core.clock import stopwatch_s
+from holdfast.core.clock import Clock, SystemClock, stopwatch_s
 from holdfast.errors import StateError
-from holdfast.serve.heartbeat import read_heartbeat
+from holdfast.serve.heartbeat import End, note_end, read_heartbeat
 
 log = logging.getLogger(__name__)
 
@@ -121,6 +122,8 @@ class _Child:
         self.state = ChildState()
         self.process: subprocess.Popen[bytes] | None = None
         self.stamp: tuple[int, int] | None = None
+        self.noted = 0
+        """The process whose end was noted."""
 
 
 class Supervisor:
@@ -138,6 +141,7 @@ class Supervisor:
         look_s: float = 0.02,
         stop_s: float = 8.0,
         kill_s: float = 0.5,
+        clock: Clock | None = None,
     ) -> None:
         self._children = [_Child(spec) for spec in children]
         self._sockets = sockets
@@ -145,6 +149,7 @@ class Supervisor:
         self._look_s = look_s
         self._stop_s = stop_s
         self._kill_s = kill_s
+        self._clock = clock or SystemClock()
         self._looked_s: float | None = None
         self._killed: list[subprocess.Popen[bytes]] = []
         """Processes that were killed and replaced and had not ended yet."""
@@ -202,6 +207,7 @@ class Supervisor:
                     self._start(child)
                 case "kill":
                     log.error("%s has not answered for too long; it is killed and replaced", child.spec.name)
+                    self._note_end(child, "gave no sign of life for too long and was killed")
                     self._kill(child)
                     self._observe(child, stopwatch_s())
                     self._start(child)
@@ -224,12 +230,22 @@ class Supervisor:
             return
         if child.process.poll() is not None:
             log.warning("%s ended with code %s", child.spec.name, child.process.returncode)
+            self._note_end(child, f"ended with code {child.process.returncode}")
             child.state = after_death(child.state, now_s, self._patience)
             return
         stamp = _stamp(child.spec.heartbeat)
         if stamp is not None and stamp != child.stamp:
             child.stamp = stamp
             child.state = msgspec.structs.replace(child.state, beat_s=now_s)
+
+    def _note_end(self, child: _Child, how: str) -> None:
+        """Say once how a process ended, where it can be said: nothing may depend on it."""
+        if child.process is None or child.spec.heartbeat is None or child.noted == child.process.pid:
+            return
+        child.noted = child.process.pid
+        end = End(pid=child.process.pid, at=self._clock.now().isoformat(), how=how)
+        with suppress(OSError):
+            note_end(child.spec.heartbeat, end)
 
     def _start(self, child: _Child) -> None:
         if child.spec.heartbeat is not None:

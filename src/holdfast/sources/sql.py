@@ -217,7 +217,12 @@ def _without_secret(url: str) -> str:
 def frame_of(names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> pl.DataFrame:
     """Rows of a database; what Polars has no type for becomes text, a decimal a number, and bytes that are no text
     null. Raises SourceError naming the column whose values do not go together."""
-    plain = [tuple(_plain(value) for value in row) for row in rows]
+    try:
+        plain = [tuple(_plain(value) for value in row) for row in rows]
+    except RecursionError as error:
+        raise SourceError(
+            "a value of the query is nested too deeply to be read; leave its column out of the query"
+        ) from error
     try:
         return _framed(names, plain)
     except Exception as error:  # Polars raises several kinds, of Python and its own

@@ -20,6 +20,8 @@ WIDE = 64
 """Columns of a lazy frame that are read together; of more, a file is read in several passes over its columns."""
 PIECE = 131_072
 """Numbers of one column that are cast and handed on at once."""
+SMALL = 8_192
+"""In pieces up to this size nulls are handed on as NaN: to drop them takes longer than to count them."""
 
 
 def nature_of(kind: pl.DataType) -> Nature | None:
@@ -58,10 +60,10 @@ def parts_of(columns: Sequence[str]) -> list[Sequence[str]]:
 
 
 def pieces_of(values: pl.Series) -> Iterator[FloatArray]:
-    """The numbers of a column, without its nulls, as float arrays of at most 131,072."""
+    """The numbers of a column as float arrays of at most 131,072, its nulls left out or, in short ones, as NaN."""
     for at in range(0, len(values), PIECE):
         piece = values.slice(at, PIECE) if len(values) > PIECE else values
-        if piece.null_count():
+        if len(piece) > SMALL and piece.null_count():
             piece = piece.drop_nulls()
         yield (piece if piece.dtype == pl.Float64 else piece.cast(pl.Float64)).to_numpy()
 
@@ -69,4 +71,5 @@ def pieces_of(values: pl.Series) -> Iterator[FloatArray]:
 def tally_of(values: pl.Series) -> Iterator[tuple[str | None, int]]:
     """How often each text of a column occurs, nulls as None."""
     names, times = values.value_counts(name="", sort=False).get_columns()
-    return zip(names.cast(pl.String).to_list(), times.to_list(), strict=True)
+    names = names if names.dtype == pl.String else names.cast(pl.String)
+    return zip(names.to_list(), times.to_list(), strict=True)

@@ -1,7 +1,9 @@
-"""Limits from a system's own history: how unusual is a window among disjoint windows like it?
+"""Limits from a system's own history: how unusual is a window among windows like it?
 
-Valid when history and the new window are exchangeable, which disjoint blocks nearly are and overlapping ones
-are not: thirty weekly windows that each share six days with the next are about five windows.
+Valid when history and the new window are exchangeable, which disjoint blocks nearly are and overlapping ones are not:
+thirty weekly windows that each share six days with the next are about five windows. Among windows that overlap as it
+does a window that stands out is one of a run of them; the k highest of history are of at most k runs, so that k runs
+in as many windows are the most to be expected: alarms are to be counted by runs, and looks in alarm are more.
 """
 
 import math
@@ -119,8 +121,10 @@ class Look:
     evaluations: float
     """How often it looks per month."""
     windows: int | None
-    """Disjoint windows of history that it is judged among, so that its level is a multiple of 1 / (windows + 1); None
-    for one that any level suits."""
+    """Windows of history that it is judged among, so that its level is a multiple of 1 / (windows + 1); None for one
+    that any level suits."""
+    is_second: bool = False
+    """Whether something else looks at the same already: it goes without first, where not all can be calibrated."""
 
     @property
     def step(self) -> float:
@@ -154,7 +158,7 @@ def split_levels(budget: float, looks: Sequence[Look]) -> list[float]:
     kept = [i for i, look in enumerate(looks) if look.windows is None or look.windows > 0]
     shares = _fair_shares(budget, looks, kept)
     while kept and not shares:
-        kept.remove(max(kept, key=lambda i: (looks[i].step, i)))
+        kept.remove(max(kept, key=lambda i: (looks[i].is_second and looks[i].step > 0, looks[i].step, i)))
         shares = _fair_shares(budget, looks, kept)
     ranks = {i: max(1, math.floor(shares[i] / looks[i].step + 1e-9)) for i in kept if looks[i].windows is not None}
     ranks = {i: min(rank, _most_ranks(looks[i])) for i, rank in ranks.items()}
@@ -195,9 +199,9 @@ def shortfall(windows: int, level: float) -> str:
     """Why history is too short for a level, as a sentence; empty when it is long enough.
 
     >>> shortfall(90, 1 / 150)
-    'history has 90 disjoint windows; level 0.0067 needs 149'
+    'history has 90 windows; level 0.0067 needs 149'
     >>> shortfall(149, 1 / 150)
     ''
     """
     needed = windows_needed(level)
-    return "" if windows >= needed else f"history has {windows} disjoint windows; level {level:.2g} needs {needed}"
+    return "" if windows >= needed else f"history has {windows} windows; level {level:.2g} needs {needed}"

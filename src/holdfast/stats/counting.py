@@ -54,9 +54,10 @@ def count_series(values: pl.Series, edges: Edges) -> Histogram:
         raise ValueError(f"{values.dtype} where the reference had {'text' if edges.categories else 'numbers'}")
     if nature == "text":
         return count_categories(tally_of(values), edges)
-    counted = _missing(edges, nulls).counted
+    counted = np.zeros(edges.cells + 3, dtype=np.int64)
     for piece in pieces_of(values):
         counted += count_numbers(piece, edges).counted
+    counted[-1] += len(values) - counted.sum()  # the nulls that are in no piece
     return Histogram(counted)
 
 
@@ -93,10 +94,11 @@ def _sum(frames: Iterable[pl.DataFrame], edges: Mapping[str, Edges]) -> Counted:
     totals: dict[str, IntArray] = {name: _missing(edge, 0).counted for name, edge in edges.items()}
     for frame in frames:
         height += frame.height
+        here = {column.name: column for column in frame.get_columns()}
         for name, edge in edges.items():
             if name not in changed:
                 try:
-                    found = count_series(frame[name], edge) if name in frame.columns else _missing(edge, frame.height)
+                    found = count_series(here[name], edge) if name in here else _missing(edge, frame.height)
                     totals[name] += found.counted
                 except ValueError as why:
                     changed[name] = str(why)

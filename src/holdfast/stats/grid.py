@@ -7,7 +7,6 @@ rounding never turns an order round, equality with the search is exact, not appr
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,20 +49,16 @@ class Grid:
     def count(self, values: FloatArray) -> tuple[IntArray, int]:
         """Numbers in each cell (m + 1,), and how many were NaN. Values (n,), any order, infinities allowed."""
         cells, nans = np.zeros(self.cuts.size + 1, dtype=np.int64), 0
-        for found, missing in self._found(values):
-            cells += np.bincount(found, minlength=cells.size)
-            nans += missing
-        return cells, nans
-
-    def _found(self, values: FloatArray) -> Iterator[tuple[IntArray, int]]:
+        is_searched = values.size < FEW or not self.before.size
         for start in range(0, values.size, BLOCK):
             block = values[start : start + BLOCK]
             isnan = np.isnan(block)
-            nans = int(np.count_nonzero(isnan))
-            if nans:
+            if missing := int(np.count_nonzero(isnan)):
                 block = block[~isnan]
-            small = values.size < FEW or not self.before.size
-            yield np.searchsorted(self.cuts, block, side="right") if small else self._looked_up(block), nans
+                nans += missing
+            found = self.cuts.searchsorted(block, side="right") if is_searched else self._looked_up(block)
+            cells += np.bincount(found, minlength=cells.size)
+        return cells, nans
 
     def _looked_up(self, block: FloatArray) -> IntArray:
         slot = self._slots(block)
@@ -78,7 +73,8 @@ class Grid:
     def _slots(self, block: FloatArray) -> IntArray:
         # Every step never decreases in floating point either; a quotient of two rounded terms would not do.
         low, high = self.cuts[0], self.cuts[-1]
-        y = np.clip(block, low, high)
+        y: FloatArray = np.maximum(block, low)
+        np.minimum(y, high, out=y)
         y -= self.centre
         y *= self.scale
         if self.squashed_to:

@@ -51,7 +51,8 @@ class Impact:
     cost: float
     """Estimated rise of the mean loss if the column lies, in units of the loss; NaN without a current row."""
     interval: Interval
-    """At 95 %, by a block bootstrap over the current days."""
+    """At 95 %, by a block bootstrap over the current days: how far other such days would move the estimate. How far the
+    estimate is from the true cost it does not say; docs/why/impact.md does."""
     usual: float
     """The same on days of the reference, whose columns move without lying."""
 

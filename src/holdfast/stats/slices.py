@@ -78,7 +78,7 @@ class Slice:
     beyond: float
     """How much more its loss rose than that of the other rows of the same days, in units of the loss."""
     score: float
-    """`beyond` over its standard deviation between days."""
+    """`beyond` over its standard error, from the deviation between the days of each side or that of rows."""
     p_value: float
     """How often the best of all segments scores as much when nothing changed: corrected for the whole search."""
 
@@ -91,7 +91,8 @@ class Search:
     """What a search found."""
 
     slices: tuple[Slice, ...]
-    """The worst segments, worst first, that overlap by less than half; also those that are not significant."""
+    """The worst segments that overlap by less than half, the worst first and each of the others told without the rows
+    of those before it; also those that are not significant."""
     searched: int
     """How many segments were compared."""
     least_p: float
@@ -114,6 +115,13 @@ class _Rows:
     def totals(self) -> tuple[FloatArray, FloatArray]:
         """Rows and summed loss of each day, (days,) each."""
         return _sums(self.day, self.loss, self.days)
+
+    @cached_property
+    def deviation(self) -> float:
+        """Of the loss from the mean of its day, over all rows."""
+        counts, sums = self.totals
+        squares = float(np.square(self.loss).sum() - (sums**2 / np.maximum(counts, 1)).sum())
+        return math.sqrt(max(0.0, squares) / max(1, self.loss.size - self.days))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +157,8 @@ def find_slices(
     as much outside of it.
 
     A segment's score is the weighted mean over days of (mean loss inside - mean loss outside), current less
-    reference, over its deviation between days; a day weighs 1 / (1/inside + 1/outside) rows. Under no change the
+    reference, over its standard error: from the deviation between the days of each side (Student's t), or from that
+    between the rows of a day where this is larger; a day weighs 1 / (1/inside + 1/outside) rows. Under no change the
     smallest p-value is at or below a with probability at most a when runs of the cube root of n days are
     exchangeable; seasons and trends that move segments apart count as change, because they are one.
     Cost: 100,000 rows of 20 columns take about a second on one core.
@@ -186,7 +195,7 @@ def find_slices(
     if not searched:
         why = f"no segment has {LEAST_ROWS} rows before and after, inside and outside of it"
         return Search(slices=(), searched=0, least_p=least_p, why=why)
-    described = _worst(rows, {**reference}, {**current}, kept, best, most=most, seed=seed)
+    described = _worst(rows, {**reference}, {**current}, kept, best, labels[:1], most=most, seed=seed)
     return Search(slices=tuple(described), searched=searched, least_p=least_p)
 
 
@@ -239,8 +248,8 @@ def _scores(
     total = weight.sum(axis=0)
     mean = np.divide((weight * apart).sum(axis=0), total, out=np.zeros_like(total), where=total > 0)
     centred = np.where(both, apart - mean, 0.0)
-    days = np.maximum(both.sum(axis=0) - 1, 1)
-    spread = np.sqrt((weight * centred**2).sum(axis=0) / days)
+    freedom = np.maximum(both.sum(axis=0) - 1, 2).astype(np.float64)
+    spread = np.sqrt((weight * centred**2).sum(axis=0) / freedom)
     used = _large_enough(rows, counts, outside, both) & (spread > 1e-12 * (1 + np.abs(mean)))
     now = labels @ weight.astype(np.float32)
     moved = labels @ (weight * centred).astype(np.float32)
@@ -255,7 +264,14 @@ def _scores(
         + np.divide(1.0, then, out=np.zeros_like(now), where=defined)
     )
     error *= np.where(used, spread, 1.0)
-    scores = np.divide(rise, error, out=np.full_like(rise, -np.inf), where=defined & (error > 0))
+    known = defined & (error > 0)
+    ratio = np.divide(rise, error, out=np.zeros_like(rise), where=known)
+    # That deviation is about one mean of all days, so the rise is part of it and the ratio never passes the root of
+    # the days: a grave rise scores hardly more than one that overlaps it by half. About a mean of each side it is t.
+    # No days count as steadier than independent rows are, or of the segments of one grave rise the one whose days
+    # happen to be alike would be named, not the one that holds its rows.
+    within = np.sqrt(freedom / (freedom - 1) * np.maximum(1 - ratio**2 / freedom, 1e-4)) * spread
+    scores = np.where(known, ratio * (spread / np.maximum(within, max(rows.deviation, 1e-300))), -np.inf)
     return scores.astype(np.float64), rise[0].astype(np.float64), used
 
 
@@ -359,11 +375,16 @@ def _worst(
     current: Mapping[str, Column],
     kept: Sequence[tuple[float, float, tuple[Part, ...]]],
     best: FloatArray,
+    truth: npt.NDArray[np.float32],
     *,
     most: int,
     seed: int,
 ) -> Iterator[Slice]:
-    """The best segments that rose, said as simply as can be, none of which overlaps an earlier one by half or more."""
+    """The best segments that rose, said as simply as can be, none of which overlaps an earlier one by half or more.
+
+    Every segment that cuts across one that got worse holds some of its rows. So a later one is scored, and has its
+    p-value, without the rows of those before it.
+    """
     single = {parts[0]: score for score, _, parts in kept if len(parts) == 1}
     masks: dict[Part, BoolArray] = {}
     chosen: list[BoolArray] = []
@@ -378,10 +399,33 @@ def _worst(
         inside = np.logical_and.reduce([masks[part] for part in parts])
         if any(2 * int((inside & other).sum()) >= min(int(inside.sum()), int(other.sum())) for other in chosen):
             continue
+        if chosen:
+            alone = _alone(rows, inside, np.logical_or.reduce(chosen), truth)
+            if alone is None:
+                continue
+            score, beyond = alone
         found = _described(rows, inside, parts, score, beyond, best, seed)
         if found.after > found.before:
             chosen.append(inside)
             yield found
+
+
+def _alone(
+    rows: _Rows, inside: BoolArray, taken: BoolArray, truth: npt.NDArray[np.float32]
+) -> tuple[float, float] | None:
+    """Score of a segment and its rise beyond the rest, both without the rows that are taken; None for one that did
+    not get worse or has too few others."""
+    left = ~taken
+    others = _Rows(
+        loss=rows.loss[left],
+        day=rows.day[left],
+        before=int(left[: rows.before].sum()),
+        days=rows.days,
+        days_before=rows.days_before,
+    )
+    counts, sums = _sums(rows.day[left & inside], rows.loss[left & inside], rows.days)
+    scores, beyond, used = _scores(others, counts[:, None], sums[:, None], truth)
+    return (float(scores[0, 0]), float(beyond[0])) if used[0] and scores[0, 0] > 0 else None
 
 
 def _simpler_first(candidate: tuple[float, float, tuple[Part, ...]]) -> tuple[float, int]:

@@ -31,7 +31,7 @@ def make_app(state: State, clock: Clock) -> Access:
 
     app = Litestar(
         route_handlers=[*page_routes(state, status), *api_routes(state, clock, status)],
-        exception_handlers={HoldfastError: _told, HTTPException: _refused},
+        exception_handlers={HoldfastError: _told, HTTPException: _refused, RecursionError: _too_deep},
         openapi_config=None,
         logging_config=None,
     )
@@ -51,6 +51,10 @@ def _one_at_a_time(views: Views) -> Callable[[str], Status]:
 def _told(request: Request[Any, Any, Any], error: HoldfastError) -> Response[dict[str, str]]:
     code = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 400)
     return Response({"error": str(error)}, status_code=code, media_type=MediaType.JSON)
+
+
+def _too_deep(request: Request[Any, Any, Any], error: RecursionError) -> Response[dict[str, str]]:
+    return Response({"error": "the body is nested too deeply"}, status_code=400, media_type=MediaType.JSON)
 
 
 def _refused(request: Request[Any, Any, Any], error: HTTPException) -> Response[dict[str, str]]:

@@ -37,6 +37,8 @@ RESPONSE = "org.kubeflow.serving.inference.response"
 STRUCTURED, BATCHED = "application/cloudevents+json", "application/cloudevents-batch+json"
 LONG_AGO = timedelta(days=400)
 """An answer of before then is refused: more likely its time is wrong. A longer history is read as a log."""
+LONGEST_VERSION = 200
+"""Most characters of what an answer calls its version: it is recorded with every row."""
 PROBABILITY = "probability"
 """The output of a task of two classes, which lies in [0, 1]."""
 
@@ -83,6 +85,9 @@ class _Outputs(msgspec.Struct, frozen=True, kw_only=True):
     model_version: str | None = None
 
 
+_DATA = frozenset({"data", "data_base64"})
+"""What an event has beside its attributes."""
+
 _decode_predictions = msgspec.json.Decoder(PlainPredictions).decode
 _decode_any = msgspec.json.Decoder().decode
 _decode_outputs = msgspec.json.Decoder(_Outputs).decode
@@ -124,6 +129,7 @@ async def take_predictions(
                 column="at",
                 expected=f"a time of the last {LONG_AGO.days} days",
             )
+        _check_version(each.version, row)
     outputs = np.array([each.score for each in given], dtype=np.float64)
     _check_scores(outputs, "score", routed)
     rows, keys = _plain_rows([each.inputs for each in given], elsewhere, routed)
@@ -195,7 +201,7 @@ def read_events(body: bytes, headers: Iterable[tuple[bytes, bytes]], *, most: in
 
 def _structured(body: bytes) -> CloudEvent:
     event, every = _decode_structured(body), _decode_any(body)
-    attributes = {name: str(value) for name, value in every.items() if name not in ("data", "data_base64")}
+    attributes = {name: _attribute(name, value) for name, value in every.items() if name not in _DATA}
     _check_attributes(attributes, "attribute ")
     if event.data_base64:
         try:
@@ -209,6 +215,18 @@ def _structured(body: bytes) -> CloudEvent:
         if data[:1] == b'"':  # a payload that is written as text
             data = msgspec.json.decode(data, type=str).encode()
     return CloudEvent(attributes=attributes, data=data)
+
+
+def _attribute(name: str, value: Any) -> str:
+    """An attribute as text, which is what it is in a header."""
+    if isinstance(value, list | dict):
+        raise InvalidInput(
+            f"attribute '{name[:80]}' is {'an object' if isinstance(value, dict) else 'a list'}; the attributes of a "
+            "CloudEvent are single values",
+            column=name,
+            expected="text, a number, or true or false",
+        )
+    return str(value)
 
 
 def _check_attributes(attributes: Mapping[str, str], where: str) -> None:
@@ -252,6 +270,7 @@ def _arrival(
         outputs, said = _response(event.data, elsewhere, routed)
         version, count = version or said, len(outputs)
     _check_count(count, system, routed)
+    _check_version(version, 0)
     return Arrival(
         part="request" if outputs is None else "response",
         request_id=[id] * count,
@@ -406,6 +425,16 @@ def _check_count(count: int, system: str, routed: RoutedSystem) -> None:
             f"{count} rows at a time, '{system}' takes {most} at most; send several requests or raise serve.max_rows"
         )
         raise InvalidInput(message, row=most, expected=f"at most {most} rows")
+
+
+def _check_version(version: str, row: int) -> None:
+    if len(version) > LONGEST_VERSION:
+        raise InvalidInput(
+            f"row {row}: the version '{version[:40]}...' has {len(version)} characters",
+            row=row,
+            column="version",
+            expected=f"at most {LONGEST_VERSION} characters",
+        )
 
 
 def _named(id: str | int, row: int, column: str) -> str:

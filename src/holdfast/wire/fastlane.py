@@ -19,7 +19,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from holdfast.core.clock import stopwatch_s
 from holdfast.serve.quick import Known, Quick
 from holdfast.wire.heads import HEAD_LIMIT_BYTES, Heads
-from holdfast.wire.http import Answer, error_of, with_bytes
+from holdfast.wire.http import Answer, error_of, too_many, with_bytes
 
 MOST_IN_FLIGHT = 128
 """Requests of one connection that are answered at a time; beyond it nothing more is read from it."""
@@ -31,6 +31,9 @@ IDLE_S = 75.0
 _END = b"\r\n\r\n"
 _LARGE_BYTES = 64 * 1024
 """A request larger than this that came in several packets waits until those before it are answered."""
+_SMALL_BYTES = 16 * 1024
+"""A request up to this size that came in one packet is not counted among what the worker holds: the queue bounds how
+many of them wait, and the usual ones need not pay."""
 _PIECE_BYTES = 16 * 1024
 """What uvicorn's parser is given at a time: few requests fit into it, and each costs it some kilobytes."""
 _NO_HEAD = re.compile(rb"[^A-Z\r\n]|[^\r\n]+\n")
@@ -106,6 +109,8 @@ class FastLane(HttpToolsProtocol):
         self._began_s = 0.0
         self._quiet_s = stopwatch_s()
         self._unsent = 0
+        self._counted = 0
+        """Bytes that the worker holds for this connection, by its count."""
 
     # What the transport says
 
@@ -119,6 +124,7 @@ class FastLane(HttpToolsProtocol):
         self._parts.clear()
         self._held = b""
         self._in_flight.clear()  # they know this connection, so it would outlive itself until the next collection
+        self._has_room()
         if self._running is not None:
             self._running.transport = self.transport
         super().connection_lost(exc)
@@ -135,12 +141,14 @@ class FastLane(HttpToolsProtocol):
             self._take(data, now_s)
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """A client that sends no more still gets the answers to what it sent."""
+        """A client that sends no more still gets the answers to what it sent, but under TLS, which knows no half of a
+        connection."""
         self._parts.clear()
+        self._has_room()
         self._began_s = 0.0
         self._is_ending = self._is_at_end = True
         is_cut_off = self._is_parsing and not self.pipeline and self.cycle is not None and self.cycle.more_body
-        return self._is_owed() and not is_cut_off
+        return self._is_owed() and not is_cut_off and self.scheme != "https"
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -179,6 +187,8 @@ class FastLane(HttpToolsProtocol):
         """Take more of a request of which there are parts."""
         self._parts += data
         if len(self._parts) < self._wanted:
+            if not self._has_room():
+                self._turn_away()
             return
         whole = bytes(self._parts)
         self._parts.clear()
@@ -209,6 +219,10 @@ class FastLane(HttpToolsProtocol):
             if stop > size:
                 self._wait(data[start:], stop - start, now_s)
                 return
+            if known.length > _SMALL_BYTES and not self._has_room(known.length):
+                self._parts += data[start:]
+                self._turn_away()
+                return
             self._began_s = 0.0
             self._accept(known, data[end:stop], now_s)
             start = stop
@@ -223,6 +237,37 @@ class FastLane(HttpToolsProtocol):
         self._parts += part
         self._wanted = wanted
         self._began_s = self._began_s or now_s
+        if wanted and not self._has_room():
+            self._turn_away()
+
+    def _has_room(self, more: int = 0) -> bool:
+        """Count what is held here, and so many bytes more; False, and nothing is counted, where the worker holds too
+        much for that."""
+        held = len(self._parts) + len(self._held) + sum([len(call.body) for call in self._in_flight]) + more
+        bodies = self.heads.bodies
+        if held > self._counted and not bodies.hold(held - self._counted):
+            return False
+        if held < self._counted:
+            bodies.release(self._counted - held)
+        self._counted = held
+        return True
+
+    def _turn_away(self) -> None:
+        """Refuse the request of which there are parts and for which there is no room, once those before it are
+        answered; what of it still comes goes by."""
+        parts = bytes(self._parts)
+        self._parts.clear()
+        end = parts.find(_END) + 4
+        known = self.heads.known(parts[:end])
+        if self._in_flight or known is None:
+            self._slow(parts[:end], parts, parts[end:])
+            return
+        answer = too_many(self.heads.bodies)
+        self.heads.app.count(answer, known.place)
+        self.transport.write(self._written(answer))
+        self._has_room()
+        self._is_slow = True
+        self.ignore()
 
     def _slow(self, head: bytes, data: bytes, behind: bytes) -> None:
         """Leave requests to uvicorn once those before them are answered: answers keep the order of their questions.
@@ -248,6 +293,8 @@ class FastLane(HttpToolsProtocol):
     def _go_on(self) -> None:
         """Go on with what was held."""
         held, self._held = self._held, b""
+        if self._counted:
+            self._has_room()
         if self.transport.is_closing():
             return
         self.flow.is_holding = False
@@ -299,6 +346,8 @@ class FastLane(HttpToolsProtocol):
                 ready.append(self._response(waiting.popleft()))
             if ready:
                 self.transport.write(b"".join(ready))
+        if self._counted:
+            self._has_room()
         if not waiting and (self._held or self._is_ending):
             self._drained()
 
@@ -324,14 +373,17 @@ class FastLane(HttpToolsProtocol):
         if answer is None:
             answer = with_bytes(call.payload, call.json_length) if call.json_length else Answer(200, call.payload)
         self.heads.app.count(answer, call.known.place)
+        is_last = self._is_ending and not (self._in_flight or self._held or self._parts or self._has_unread())
+        return self._written(answer, ((b"connection", b"close"),) if is_last else ())
+
+    def _written(self, answer: Answer, more: tuple[tuple[bytes, bytes], ...] = ()) -> bytes:
         headers = [
             *self.server_state.default_headers,
             (b"content-type", answer.content_type),
             (b"content-length", b"%d" % len(answer.body)),
             *answer.headers,
+            *more,
         ]
-        if self._is_ending and not (self._in_flight or self._held or self._parts or self._has_unread()):
-            headers.append((b"connection", b"close"))
         lines = b"".join([b"%b: %b\r\n" % header for header in headers])
         return b"%b%b\r\n%b" % (STATUS_LINE[answer.status], lines, answer.body)
 
@@ -352,6 +404,8 @@ class FastLane(HttpToolsProtocol):
 
     def _feed(self, data: bytes) -> None:
         """Let uvicorn's parser have it, but only as much as makes one request wait for another."""
+        if self._counted:  # what the parser has is counted by the application as it takes it
+            self._has_room()
         start = 0
         while start < len(data) and not (self._refusal or self._is_deaf or self.transport.is_closing()):
             if self.pipeline:
@@ -422,7 +476,8 @@ class FastLane(HttpToolsProtocol):
     def ignore(self) -> None:
         """Say that nothing more is answered, and let what still comes in go by, until the client ends or time does."""
         self._is_deaf = True
-        self.transport.write_eof()
+        if self.scheme != "https":
+            self.transport.write_eof()
 
     def _refuse(self, status: int) -> None:
         """Refuse what cannot be parsed, once everything before it is answered, and close."""

@@ -1,6 +1,7 @@
-"""The data plane over gRPC: the Open Inference Protocol with Triton's extensions, and the standard health check."""
+"""The data plane over gRPC: the Open Inference Protocol with Triton's extensions, the standard health check, and server
+reflection."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import msgspec
@@ -11,10 +12,12 @@ from holdfast.observe.tracing import context_of
 from holdfast.serve.access import Access
 from holdfast.serve.batching import Batcher
 from holdfast.serve.dataplane import DataPlane
-from holdfast.wire.grpccalls import CallHead, Conversation, Guard, Method, Turned, Unary, Watch, refused_of
+from holdfast.wire.bodies import Bodies
+from holdfast.wire.grpccalls import CallHead, Conversation, Guard, Method, Turn, Turned, Unary, Watch, refused_of
 from holdfast.wire.grpcinfer import infer_response, inference_of
 from holdfast.wire.grpcmessages import DATA_TYPES, HEALTH, INFERENCE, SERVING_STATUS, Message
-from holdfast.wire.grpcquick import QuickCalls
+from holdfast.wire.grpcquick import QuickCalls, field_head
+from holdfast.wire.grpcreflection import SERVICES, answers
 from holdfast.wire.grpcwire import ENCODINGS, Refused, StatusCode, no_grpc, timeout_s
 from holdfast.wire.http import LOADING, error_of
 from holdfast.wire.http2headers import Head
@@ -43,13 +46,14 @@ class InferenceService:
         access: Access,
         new_id: Callable[[], str],
         statistics: Callable[[str, str], Statistics] | None = None,
+        bodies: Bodies | None = None,
     ) -> None:
         self._plane = plane
         self._batcher = batcher
         self._access = access
         self._new_id = new_id
         self._statistics = statistics
-        self._guard = Guard(self._enter)
+        self._guard = Guard(self._enter, Bodies() if bodies is None else bodies)
         self._quick = QuickCalls(plane, batcher, new_id, self._note)
         self._methods = self._table()
         self.is_stopping = False
@@ -117,7 +121,13 @@ class InferenceService:
         def health(name: str, **how: Any) -> tuple[str, Method]:
             return f"/{HEALTH_SERVICE}/{name}", Method(request=HEALTH["HealthCheckRequest"], is_open=True, **how)
 
-        converse = Method(request=INFERENCE["ModelInferRequest"], converse=self._converse)
+        converse = Method(
+            request=INFERENCE["ModelInferRequest"],
+            converse=self._converse,
+            quick=self._infer_quickly,
+            worded=lambda body: field_head(2, len(body)) + body,
+            failed=self._told,
+        )
         return dict(
             [
                 method("ServerLive", answer=self._server_live, is_open=True),
@@ -132,12 +142,16 @@ class InferenceService:
                 (f"/{SERVICE}/ModelStreamInfer", converse),
                 health("Check", answer=self._check),
                 health("Watch", watch=self._watched),
+                *(
+                    (path, Method(request=taken, converse=_at_once(answer)))
+                    for path, (taken, answer) in answers().items()
+                ),
             ]
         )
 
     # Inference
 
-    def _infer_quickly(self, call: Unary, data: bytes, head: CallHead, caller: str) -> bool:
+    def _infer_quickly(self, call: Unary | Turn, data: bytes, head: CallHead, caller: str) -> bool:
         return self._quick.take(call, data, head, caller)
 
     async def _infer(self, request: Message, head: CallHead, caller: str) -> Message:
@@ -169,18 +183,19 @@ class InferenceService:
 
     async def _converse(self, request: Message, head: CallHead, caller: str) -> Message:
         """One message of a stream. What is wrong with it is told in its place: the stream goes on."""
-        response = INFERENCE["ModelStreamInferResponse"]()
-        # The id of the call cannot name several requests.
-        head = msgspec.structs.replace(head, request_id="")
         try:
-            response.infer_response.CopyFrom(await self._infer(request, head, caller))
+            return INFERENCE["ModelStreamInferResponse"](infer_response=await self._infer(request, head, caller))
         except Exception as error:  # noqa: BLE001 - a request is foreign input
-            self._guard.refused += 1
-            refused = refused_of(error)
-            response.error_message = str(refused)
-            response.infer_response.id = request.id
-            response.infer_response.model_name = request.model_name
-            response.infer_response.parameters["grpc_status"].string_param = refused.code.name
+            return self._told(request, error)
+
+    def _told(self, request: Message, error: BaseException) -> Message:
+        """What a stream is told of a message that cannot be answered."""
+        self._guard.refused += 1
+        refused = refused_of(error)
+        response = INFERENCE["ModelStreamInferResponse"](error_message=str(refused))
+        response.infer_response.id = request.id
+        response.infer_response.model_name = request.model_name
+        response.infer_response.parameters["grpc_status"].string_param = refused.code.name
         return response
 
     # Looking
@@ -274,7 +289,16 @@ def _unknown(path: str) -> Refused:
     name = path.rpartition("/")[2]
     if path == f"/{SERVICE}/{name}" and name in _NOT_HERE:
         return Refused(StatusCode.UNIMPLEMENTED, LOADING)
-    return Refused(StatusCode.UNIMPLEMENTED, f"no method {path[:200]}; the services are {SERVICE} and {HEALTH_SERVICE}")
+    return Refused(StatusCode.UNIMPLEMENTED, f"no method {path[:200]}; the services are {', '.join(SERVICES)}")
+
+
+def _at_once(answer: Callable[[Message], Message]) -> Callable[[Message, CallHead, str], Coroutine[Any, Any, Message]]:
+    """How each message of a stream is answered that waits for nothing."""
+
+    async def converse(request: Message, head: CallHead, caller: str) -> Message:
+        return answer(request)
+
+    return converse
 
 
 def _fill(message: Message, values: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ import msgspec
 from google.protobuf.message import DecodeError
 
 from holdfast.errors import HoldfastError, InvalidInput, NotFound, Overloaded, StateError
+from holdfast.wire.bodies import Bodies
 from holdfast.wire.grpcmessages import Message, MessageClass
 from holdfast.wire.grpcwire import (
     OK_HEAD,
@@ -35,8 +36,6 @@ MOST_IN_FLIGHT = 64
 """Messages of one stream that are answered at a time; the others wait in the client."""
 MOST_UNSENT_BYTES = 1 << 20
 """Once a stream has so much to send, no further message of it is answered."""
-HELD_LIMIT_BYTES = 256 << 20
-"""Most bytes of requests that are not whole yet, of all connections together."""
 STOPPING = "this worker stops; call again, another one answers"
 
 
@@ -65,10 +64,15 @@ class Method(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     answer: Callable[[Message], Message] | None = None
     infer: Callable[[Message, CallHead, str], Coroutine[Any, Any, Message]] | None = None
     """Takes also the head and the caller."""
-    quick: "Callable[[Unary, bytes, CallHead, str], bool] | None" = None
-    """Where there is an `infer`: takes the call if it can answer it faster, and says whether it did."""
     converse: Callable[[Message, CallHead, str], Coroutine[Any, Any, Message]] | None = None
     """Answers each message of a stream; what is wrong with a message is an answer too."""
+    quick: "Callable[[Unary | Turn, bytes, CallHead, str], bool] | None" = None
+    """Where there is an `infer` or a `converse`: takes the message if it can answer it faster, and says whether it did.
+    What it answers is what `infer` would."""
+    worded: Callable[[bytes], bytes] = bytes
+    """Makes a message of a stream of a quick answer."""
+    failed: Callable[[Message, BaseException], Message] | None = None
+    """What a stream is told where a quick answer failed."""
     watch: Callable[[Message], Message] | None = None
     """What is to be told whenever it has changed."""
 
@@ -76,19 +80,18 @@ class Method(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 class Guard:
     """What all calls of a server share: who may enter, how much is held, how many were refused."""
 
-    def __init__(self, enter: Callable[[CallHead], str]) -> None:
+    def __init__(self, enter: Callable[[CallHead], str], bodies: Bodies) -> None:
         self.enter = enter
         """The caller's name. Raises Refused for one who may not enter."""
-        self.held_bytes = 0
+        self.bodies = bodies
         self.refused = 0
         """Calls that ended with another status than OK."""
         self.watchers: set[Watch] = set()
 
     def hold(self, count: int) -> None:
         """Keep so many more bytes. Raises Refused when it is too many."""
-        if self.held_bytes + count > HELD_LIMIT_BYTES:
+        if not self.bodies.hold(count):
             raise Refused(StatusCode.RESOURCE_EXHAUSTED, "too many large requests are coming in; send it again later")
-        self.held_bytes += count
 
 
 class _Call:
@@ -213,7 +216,7 @@ class Unary(_Call):
 
     def _release(self) -> None:
         if self._held:
-            self._guard.held_bytes -= self._held
+            self._guard.bodies.release(self._held)
             self._held = 0
             self._parts.clear()
 
@@ -226,8 +229,10 @@ class Conversation(_Call):
     def __init__(self, guard: Guard, stream: Stream, head: CallHead, method: Method) -> None:
         super().__init__(guard, stream, head, method)
         self._messages = Messages(head.encoding)
+        # The id of the call cannot name several requests.
+        self._head_of_each = msgspec.structs.replace(head, request_id="")
         self._may_enter = method.is_open
-        self._in_flight: deque[asyncio.Task[Any]] = deque()
+        self._in_flight: deque[Turn] = deque()
         self._ungranted = 0
         self._has_ended = False
         self._is_stopping = False
@@ -270,8 +275,7 @@ class Conversation(_Call):
             message = self._messages.next()
             if message is None:
                 break
-            self._guard.held_bytes -= before - self._messages.held_bytes
-            self._begin(message)
+            self._begin(message, before - self._messages.held_bytes)
         if self._has_room:
             ungranted, self._ungranted = self._ungranted, 0
             self._stream.grant(ungranted)
@@ -282,24 +286,38 @@ class Conversation(_Call):
     def _has_room(self) -> bool:
         return len(self._in_flight) < MOST_IN_FLIGHT and self._stream.pending_bytes < MOST_UNSENT_BYTES
 
-    def _begin(self, data: bytes) -> None:
-        assert self._method.converse is not None
+    def _begin(self, data: bytes, held: int) -> None:
+        turn = Turn(self, self._method, data, held)
+        self._in_flight.append(turn)
         caller = self._guard.enter(self._head)
-        request = parsed(self._method.request, data)
-        task = asyncio.get_running_loop().create_task(self._method.converse(request, self._head, caller))
-        self._in_flight.append(task)
-        task.add_done_callback(self._settle)
+        quick = self._method.quick
+        if quick is None or not quick(turn, data, self._head_of_each, caller):
+            turn.generally(data, caller)
 
-    def _settle(self, _: "asyncio.Task[Any]") -> None:
+    def task(self, data: bytes, caller: str) -> "asyncio.Task[Message]":
+        """Answer a message the general way."""
+        assert self._method.converse is not None
+        request = parsed(self._method.request, data)
+        return asyncio.get_running_loop().create_task(self._method.converse(request, self._head_of_each, caller))
+
+    def settle(self) -> None:
         """Send the answers that are ready, up to the first that is not."""
-        while not self._is_over and self._in_flight and self._in_flight[0].done():
-            task = self._in_flight.popleft()
-            if task.cancelled() or (error := task.exception()) is not None:
-                self.refuse(Refused(StatusCode.CANCELLED, "cancelled") if task.cancelled() else error)  # type: ignore[arg-type]
+        ready: list[bytes] = []
+        while not self._is_over and self._in_flight and self._in_flight[0].is_answered:
+            turn = self._in_flight.popleft()
+            self._guard.bodies.release(turn.held)
+            if turn.error is not None:
+                self._send(ready)
+                self.refuse(turn.error)
                 return
-            self._open()
-            self._stream.send(prefixed(task.result().SerializeToString()))
+            ready.append(prefixed(turn.answer))
+        self._send(ready)
         self._go_on()
+
+    def _send(self, answers: list[bytes]) -> None:
+        if answers and not self._is_over:
+            self._open()
+            self._stream.send(answers[0] if len(answers) == 1 else b"".join(answers))
 
     def _open(self) -> None:
         if not self._has_begun:
@@ -318,10 +336,65 @@ class Conversation(_Call):
             raise Refused(StatusCode.UNAVAILABLE, STOPPING)
 
     def _give_up(self) -> None:
-        self._guard.held_bytes -= self._messages.held_bytes
+        self._guard.bodies.release(self._messages.held_bytes + sum([turn.held for turn in self._in_flight]))
         self._messages = Messages(b"")
-        for task in self._in_flight:
-            task.cancel()
+        in_flight, self._in_flight = self._in_flight, deque()
+        for turn in in_flight:
+            turn.give_up()
+
+
+class Turn:
+    """One message of a conversation, until its answer is there."""
+
+    __slots__ = ("_conversation", "_data", "_method", "_task", "answer", "error", "held", "is_answered")
+
+    def __init__(self, conversation: Conversation, method: Method, data: bytes, held: int) -> None:
+        self._conversation, self._method, self._data = conversation, method, data
+        self._task: asyncio.Task[Message] | None = None
+        self.held = held
+        """Bytes that are held of it."""
+        self.answer = b""
+        self.error: BaseException | None = None
+        """Why the whole conversation ends with it."""
+        self.is_answered = False
+
+    def reply(self, body: bytes) -> None:
+        """Take the answer: the bytes of what `infer` would answer."""
+        self._settle(self._method.worded(body))
+
+    def refuse(self, error: BaseException) -> None:
+        """Tell in its place what is wrong with the message."""
+        assert self._method.failed is not None
+        request = parsed(self._method.request, self._data)
+        self._settle(self._method.failed(request, error).SerializeToString())
+
+    def generally(self, data: bytes, caller: str) -> None:
+        """Answer the general way: the bytes of the message."""
+        try:
+            self._task = self._conversation.task(data, caller)
+        except Refused as error:
+            self.error = error
+            asyncio.get_running_loop().call_soon(self._settle, b"")  # others of the same bytes are still to begin
+        else:
+            self._task.add_done_callback(self._done)
+
+    def give_up(self) -> None:
+        """Nobody waits for the answer any more."""
+        self.is_answered = True
+        if self._task is not None:
+            self._task.cancel()
+
+    def _done(self, task: "asyncio.Task[Message]") -> None:
+        if task.cancelled():
+            self.error = Refused(StatusCode.CANCELLED, "cancelled")
+        else:
+            self.error = task.exception()
+        self._settle(b"" if self.error is not None else task.result().SerializeToString())
+
+    def _settle(self, answer: bytes) -> None:
+        if not self.is_answered:
+            self.is_answered, self.answer = True, answer
+            self._conversation.settle()
 
 
 class Watch(_Call):

@@ -1,9 +1,9 @@
-"""The messages of the Open Inference Protocol over gRPC, and of gRPC's health check.
+"""The messages of the Open Inference Protocol over gRPC, and of gRPC's own services: health check and reflection.
 
 Source: the protocol's public specification (github.com/kserve/open-inference-protocol), Triton's extensions of it, and
-the health checking protocol of gRPC. The classes live in a pool of their own, so a client's copy of the same package
-may be loaded in the same process. Each message is written here as ``field type number``; ``[type]`` is a list,
-``{type}`` a map from text.
+the health checking and server reflection protocols of gRPC. The classes live in a pool of their own, so a client's copy
+of the same package may be loaded in the same process. Each message is written here as ``field type number``; ``[type]``
+is a list, ``{type}`` a map from text.
 """
 
 from typing import Any
@@ -68,7 +68,20 @@ _INFERENCE = {
 }
 _HEALTH = {
     "HealthCheckRequest": "service string 1",
-    "HealthCheckResponse": "status ServingStatus 1",
+    "HealthCheckResponse": "status HealthCheckResponse.ServingStatus 1",
+}
+_REFLECTION = {
+    "ServerReflectionRequest": "host string 1, file_by_filename string 3, file_containing_symbol string 4, "
+    "file_containing_extension ExtensionRequest 5, all_extension_numbers_of_type string 6, list_services string 7",
+    "ExtensionRequest": "containing_type string 1, extension_number int32 2",
+    "ServerReflectionResponse": "valid_host string 1, original_request ServerReflectionRequest 2, "
+    "file_descriptor_response FileDescriptorResponse 4, all_extension_numbers_response ExtensionNumberResponse 5, "
+    "list_services_response ListServiceResponse 6, error_response ErrorResponse 7",
+    "FileDescriptorResponse": "file_descriptor_proto [bytes] 1",
+    "ExtensionNumberResponse": "base_type_name string 1, extension_number [int32] 2",
+    "ListServiceResponse": "service [ServiceResponse] 1",
+    "ServiceResponse": "name string 1",
+    "ErrorResponse": "error_code int32 1, error_message string 2",
 }
 DATA_TYPES = {
     "BOOL": 1,
@@ -91,10 +104,33 @@ SERVING_STATUS = {"UNKNOWN": 0, "SERVING": 1, "NOT_SERVING": 2, "SERVICE_UNKNOWN
 
 _ENUMS = {
     "inference": {"DataType": {"TYPE_INVALID": 0} | {f"TYPE_{name}": number for name, number in DATA_TYPES.items()}},
-    "grpc.health.v1": {"ServingStatus": SERVING_STATUS},
+    "grpc.health.v1": {"HealthCheckResponse.ServingStatus": SERVING_STATUS},
 }
 _ENUMS["inference"]["DataType"]["TYPE_STRING"] = _ENUMS["inference"]["DataType"].pop("TYPE_BYTES")
-_ONE_OF = {"InferParameter": "parameter_choice"}
+_ONE_OF = {
+    "InferParameter": ("parameter_choice", 1),
+    "ServerReflectionRequest": ("message_request", 3),
+    "ServerReflectionResponse": ("message_response", 4),
+}
+"""Messages of which only one field is set, from this number on."""
+_UNARY = ("ServerLive", "ServerReady", "ServerMetadata", "ModelReady", "ModelMetadata", "ModelConfig",
+          "ModelStatistics", "RepositoryIndex", "ModelInfer")  # fmt: skip
+_SERVICES = {
+    "inference": {
+        "GRPCInferenceService": {
+            **{name: f"{name}Request {name}Response" for name in _UNARY},
+            "ModelStreamInfer": "[ModelInferRequest] [ModelStreamInferResponse]",
+        }
+    },
+    "grpc.health.v1": {
+        "Health": {
+            "Check": "HealthCheckRequest HealthCheckResponse",
+            "Watch": "HealthCheckRequest [HealthCheckResponse]",
+        }
+    },
+}
+_OF_REFLECTION = {"ServerReflection": {"ServerReflectionInfo": "[ServerReflectionRequest] [ServerReflectionResponse]"}}
+"""Methods of the services: what they take and what they answer, in brackets where it is a stream."""
 _SCALARS = {
     name: FieldDescriptorProto.Type.Value(f"TYPE_{name.upper()}")
     for name in ("bool", "bytes", "double", "float", "int32", "int64", "string", "uint32", "uint64")
@@ -104,18 +140,30 @@ _SCALARS = {
 def _classes(package: str, messages: dict[str, str]) -> dict[str, MessageClass]:
     """The classes of a package, by the names of their messages within it."""
     file = FileDescriptorProto(name=f"holdfast/{package}.proto", package=package, syntax="proto3")
-    for name, values in _ENUMS[package].items():
-        enum = file.enum_type.add(name=name)
-        for value, number in values.items():
-            enum.value.add(name=value, number=number)
     made: dict[str, DescriptorProto] = {}
     for path, fields in messages.items():
         outer, _, name = path.rpartition(".")
         message = made[path] = made[outer].nested_type.add(name=name) if outer else file.message_type.add(name=name)
         if path in _ONE_OF:
-            message.oneof_decl.add(name=_ONE_OF[path])
+            message.oneof_decl.add(name=_ONE_OF[path][0])
         for field in filter(None, fields.split(", ")):
             _add_field(message, path, field, package)
+    for path, values in _ENUMS.get(package, {}).items():
+        outer, _, name = path.rpartition(".")
+        enum = (made[outer] if outer else file).enum_type.add(name=name)
+        for value, number in values.items():
+            enum.value.add(name=value, number=number)
+    for name, methods in _SERVICES.get(package, _OF_REFLECTION).items():
+        service = file.service.add(name=name)
+        for method, written in methods.items():
+            taken, answered = written.split(" ")
+            service.method.add(
+                name=method,
+                input_type=f".{package}.{taken.strip('[]')}",
+                output_type=f".{package}.{answered.strip('[]')}",
+                client_streaming=taken[0] == "[",
+                server_streaming=answered[0] == "[",
+            )
     pool = DescriptorPool()
     pool.Add(file)
     return {path: GetMessageClass(pool.FindMessageTypeByName(f"{package}.{path}")) for path in messages}
@@ -125,7 +173,7 @@ def _add_field(message: DescriptorProto, path: str, written: str, package: str) 
     name, kind, number = written.split(" ")
     field = message.field.add(name=name, number=int(number))
     field.label = FieldDescriptorProto.LABEL_REPEATED if kind[0] in "[{" else FieldDescriptorProto.LABEL_OPTIONAL
-    if path in _ONE_OF:
+    if path in _ONE_OF and field.number >= _ONE_OF[path][1]:
         field.oneof_index = 0
     inner = kind.strip("[]{}")
     if kind[0] == "{":
@@ -137,7 +185,7 @@ def _add_field(message: DescriptorProto, path: str, written: str, package: str) 
     if inner in _SCALARS:
         field.type = _SCALARS[inner]
         return
-    is_enum = inner in _ENUMS[package]
+    is_enum = inner in _ENUMS.get(package, {})
     field.type = FieldDescriptorProto.TYPE_ENUM if is_enum else FieldDescriptorProto.TYPE_MESSAGE
     field.type_name = f".{package}.{inner}"
 
@@ -146,3 +194,7 @@ INFERENCE = _classes("inference", _INFERENCE)
 """Classes of the messages of `inference.GRPCInferenceService`, by name."""
 HEALTH = _classes("grpc.health.v1", _HEALTH)
 """Classes of the messages of `grpc.health.v1.Health`, by name."""
+REFLECTION = _classes("grpc.reflection.v1", _REFLECTION)
+"""Classes of the messages of `grpc.reflection.v1.ServerReflection`, by name."""
+REFLECTION_ALPHA = _classes("grpc.reflection.v1alpha", _REFLECTION)
+"""The same ones under their older name, which most clients ask for."""

@@ -32,6 +32,8 @@ _FIELDS = {
     ("category", "BYTES"): ("", "bytes_contents"),
 }
 """Column type and datatype: the format of a raw value, and where the others stand."""
+_PACKED = {"FP64": "d", "FP32": "f", "INT64": "q"}
+"""Datatypes of all columns in one tensor, where those are numbers, whole numbers and booleans; and their formats."""
 _EXACT = 2**53
 """Up to here every whole number is a float64."""
 _MANY_VALUES = 512
@@ -214,7 +216,7 @@ class _Layout:
     ) -> None:
         """`heads` stand before the raw contents, `letters` are their formats. `order` says for each column of the
         signature which of them it is, -1 for none; it is empty where one holds all of them. `bounds` are the least
-        and the largest value of some of them."""
+        and the largest value of some of them; of the one that holds all, of whole numbers."""
         self.name = name
         self.prefix = prefix
         self._start = len(prefix)
@@ -230,6 +232,8 @@ class _Layout:
         fields = self._unpack(data, self._start)
         if self._order == ():
             if fields[0] != self._heads[0]:
+                return None
+            if self._bounds and not all(-_EXACT <= value <= _EXACT for value in fields[1:]):
                 return None
             return Given(list(fields[1:]), self._rows, wants_bytes=True)
         if fields[0::2] != self._heads:
@@ -252,7 +256,8 @@ class _Reading:
         self._width = len(columns)
         self._place = {column.name: j for j, column in enumerate(columns)}
         self._types = [column.type for column in columns]
-        self._is_packable = self._width > 1 and set(self._types) == {"number"}
+        # Whether a value fits its column is looked at when the rows of all calls are put together.
+        self._is_packable = self._width > 1 and set(self._types) <= {"number", "integer", "boolean"}
         self._most_rows = lanes.routed.serve.max_rows
 
     def read(self, request: Message) -> Given | None:
@@ -283,8 +288,10 @@ class _Reading:
         if data[len(prefix) :] != b"".join(itertools.chain.from_iterable(zip(heads, raw, strict=True))):
             return None
         if is_packed:
-            letters = [f"{shape[0] * self._width}{_FIELDS['number', inputs[0].datatype][0]}"]
-            return _Layout(request.model_name, prefix, heads, letters, (), {}, rows=shape[0])
+            letter = _PACKED[inputs[0].datatype]
+            bounds = {0: _BOUNDS["integer"]} if letter == "q" else {}
+            letters = [f"{shape[0] * self._width}{letter}"]
+            return _Layout(request.model_name, prefix, heads, letters, (), bounds, rows=shape[0])
         places = [self._place[tensor.name] for tensor in inputs]
         types = [self._types[place] for place in places]
         if "category" in types:
@@ -302,7 +309,8 @@ class _Reading:
         shape = tensor.shape
         if not 0 < shape[0] <= self._most_rows:
             return None
-        values = _values("number", tensor, raw, shape[0] * self._width)
+        kind = "integer" if tensor.datatype == "INT64" else "number"
+        values = _values(kind, tensor, raw, shape[0] * self._width)
         if values is None:
             return None
         if len(values) > _MANY_VALUES:

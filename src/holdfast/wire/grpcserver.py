@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -10,10 +11,12 @@ from holdfast.observe.statistics import Statistics
 from holdfast.serve.access import Access
 from holdfast.serve.batching import Batcher
 from holdfast.serve.dataplane import DataPlane
+from holdfast.wire.bodies import Bodies
 from holdfast.wire.grpc import InferenceService
 from holdfast.wire.grpccalls import CallHead
 from holdfast.wire.http2 import Connection
 from holdfast.wire.http2limits import Limits
+from holdfast.wire.tls import HANDSHAKE_S
 
 SWEEP_S = 1.0
 """How often the time limits of the connections are looked at."""
@@ -37,9 +40,14 @@ class GrpcServer:
         """How many are open."""
         return len(self._connections)
 
-    async def start(self, listening: socket.socket) -> None:
-        """Take connections from now on."""
-        self._server = await asyncio.get_running_loop().create_server(self._connection, sock=listening)
+    async def start(self, listening: socket.socket, encrypted: ssl.SSLContext | None = None) -> None:
+        """Take connections from now on, `encrypted` where that is given."""
+        self._server = await asyncio.get_running_loop().create_server(
+            self._connection,
+            sock=listening,
+            ssl=encrypted,
+            ssl_handshake_timeout=None if encrypted is None else HANDSHAKE_S,
+        )
         self._sweeping = asyncio.create_task(self._sweep())
 
     def begin_stop(self) -> None:
@@ -93,6 +101,8 @@ def grpc_server(
     access: Access,
     new_id: Callable[[], str],
     statistics: Callable[[str, str], Statistics],
+    bodies: Bodies | None = None,
 ) -> GrpcServer:
-    """gRPC beside HTTP in one worker: batches are shared, and who may ask is decided in one place."""
-    return GrpcServer(InferenceService(plane, batcher, access, new_id, statistics))
+    """gRPC beside HTTP in one worker: batches and the bound of what is held are shared, and who may ask is decided in
+    one place."""
+    return GrpcServer(InferenceService(plane, batcher, access, new_id, statistics, bodies))

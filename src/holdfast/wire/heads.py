@@ -33,6 +33,7 @@ class Heads:
     def __init__(self, plane: DataPlane, app: DataPlaneApp, new_id: Callable[[], str]) -> None:
         self.app = app
         self.batcher = app.batcher
+        self.bodies = app.bodies
         self._plane = plane
         self._access = app.access
         self._new_id = new_id

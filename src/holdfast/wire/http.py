@@ -20,6 +20,7 @@ from holdfast.serve.dataplane import DataPlane
 from holdfast.serve.paths import OPEN, POSTED, Place, place_of
 from holdfast.serve.requests import PredictRequest
 from holdfast.wire.arrivals import PlainPrediction, PlainPredictions, take_events, take_predictions
+from holdfast.wire.bodies import Bodies, Held
 from holdfast.wire.openapi import description
 from holdfast.wire.plain import PlainLabel, PlainLabels, PlainRequest, predict_answer, read_predict, take_labels
 from holdfast.wire.protocol import ServerMetadata, index_entries, model_metadata, predict_request, usable
@@ -71,13 +72,14 @@ class Answer(msgspec.Struct, frozen=True):
 class DataPlaneApp:
     """The ASGI application of one worker. `new_id` names requests that bring no id."""
 
-    def __init__(self, plane: DataPlane, clock: Clock, new_id: Callable[[], str]) -> None:
+    def __init__(self, plane: DataPlane, clock: Clock, new_id: Callable[[], str], bodies: Bodies | None = None) -> None:
         self._plane = plane
         self._clock = clock
         self._new_id = new_id
         self.board: MetricsBoard | None = None
         self.batcher = Batcher(plane)
         self.access = Access()
+        self.bodies = Bodies() if bodies is None else bodies
         self._refused = 0
 
     @property
@@ -136,10 +138,37 @@ class DataPlaneApp:
             return self._guarded(lambda: self._look(place))
         if encoding := _header(headers, b"content-encoding"):
             return _error(415, f"a body with Content-Encoding {encoding[:40]} is not read; send it as it is")
-        body = await _body(headers, receive)
-        if body is None or isinstance(body, Answer):
-            return body
-        return await self.take(place, body, headers, caller)
+        held = Held(self.bodies)
+        try:
+            body = await self._body(headers, receive, held)
+            if body is None or isinstance(body, Answer):
+                return body
+            return await self.take(place, body, headers, caller)
+        finally:
+            held.release()
+
+    async def _body(
+        self, headers: Iterable[tuple[bytes, bytes]], receive: Receive, held: Held
+    ) -> bytes | Answer | None:
+        """The whole body, the answer to one that is too large, or None when the client went away."""
+        length = _header(headers, b"content-length")
+        if length.isascii() and length.isdigit() and (len(length) > 18 or int(length) > BODY_LIMIT_BYTES):
+            return _too_large()
+        chunks: list[bytes] = []
+        size = 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return None
+            chunk = message.get("body", b"")
+            size += len(chunk)
+            if size > BODY_LIMIT_BYTES:
+                return _too_large()
+            if not held.add(len(chunk)):
+                return too_many(self.bodies)
+            chunks.append(chunk)
+            if not message.get("more_body", False):
+                return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     # Looking
 
@@ -253,30 +282,19 @@ def _header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str:
     return next((value.decode("latin-1") for key, value in headers if key == name), "")
 
 
-async def _body(headers: Iterable[tuple[bytes, bytes]], receive: Receive) -> bytes | Answer | None:
-    """The whole body, the answer to one that is too large, or None when the client went away."""
-    length = _header(headers, b"content-length")
-    if length.isascii() and length.isdigit() and (len(length) > 18 or int(length) > BODY_LIMIT_BYTES):
-        return _too_large()
-    chunks: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return None
-        chunk = message.get("body", b"")
-        size += len(chunk)
-        if size > BODY_LIMIT_BYTES:
-            return _too_large()
-        chunks.append(chunk)
-        if not message.get("more_body", False):
-            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-
-
 def _too_large() -> Answer:
     # The rest of the body is not read, so the connection cannot be used again.
     message = f"the body is larger than {BODY_LIMIT_BYTES // 1024 // 1024} MiB; send several requests"
     return _error(413, message, headers=((b"connection", b"close"),))
+
+
+def too_many(bodies: Bodies) -> Answer:
+    """The answer to a request for which a worker has no room. Its connection cannot be used again."""
+    message = (
+        f"this worker holds {bodies.limit_bytes // 1024 // 1024} MiB of requests that are not answered yet; send it "
+        "again later"
+    )
+    return _error(503, message, headers=((b"retry-after", b"1"), (b"connection", b"close")))
 
 
 def _json(status: int, body: Any) -> Answer:
@@ -302,7 +320,9 @@ def error_of(error: Exception, body: bytes = b"") -> Answer:
             return _error(503, str(error), headers=((b"retry-after", b"1"),))  # the disk is tried again as soon
         case msgspec.ValidationError():
             return _error(422, f"the body is not what is expected here: {error}{_hint(str(error))}")
-        case msgspec.DecodeError() | UnicodeDecodeError() | RecursionError():
+        case RecursionError():
+            return _error(400, "the body is nested too deeply to be read; rows are objects of plain values")
+        case msgspec.DecodeError() | UnicodeDecodeError():
             return _error(400, _malformed(error, body))
         case HoldfastError():
             return _error(500, str(error))

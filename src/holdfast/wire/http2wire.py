@@ -126,3 +126,9 @@ def unpadded(flags: int, payload: bytes) -> bytes:
     if not payload or payload[0] >= len(payload):
         raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "the padding is longer than its frame")
     return payload[1 : len(payload) - payload[0]]
+
+
+def expect(is_so: bool, code: ErrorCode, message: str) -> None:
+    """Raise ConnectionFault where something is not as the protocol wants it."""
+    if not is_so:
+        raise ConnectionFault(code, message)

@@ -34,9 +34,11 @@ from holdfast.serve.lanes import LoadModel
 from holdfast.serve.lastgood import keep, kept
 from holdfast.serve.observing import Observing
 from holdfast.serve.recording import Recorder
+from holdfast.wire.bodies import LIMIT_BYTES, Bodies
 from holdfast.wire.fastlane import fast_lane
 from holdfast.wire.heads import Heads
 from holdfast.wire.http import DataPlaneApp
+from holdfast.wire.tls import Tls, server_context
 
 if TYPE_CHECKING:
     from holdfast.wire.grpcserver import GrpcServer
@@ -74,6 +76,10 @@ class WorkerSetup(msgspec.Struct, frozen=True, kw_only=True):
     """How long after a version could not be loaded it is tried again."""
     seal_s: float = 60.0
     """How old a segment of the lake becomes before it is sealed."""
+    tls: Tls | None = None
+    """None where the sockets are not encrypted."""
+    bodies_bytes: int = LIMIT_BYTES
+    """Most bytes of requests that it holds, not answered yet."""
     stop_s: float = 5.0
     """How long accepted requests may take once the worker is told to stop."""
 
@@ -108,7 +114,7 @@ def run_worker(setup: WorkerSetup) -> None:
 
 async def _serve(setup: WorkerSetup, plane: DataPlane, stopping: Event) -> None:
     new_id = request_ids(setup.clock, os.urandom)
-    app = DataPlaneApp(plane, setup.clock, new_id)
+    app = DataPlaneApp(plane, setup.clock, new_id, Bodies(setup.bodies_bytes))
     connections: set[Any] = set()
 
     def stands(metrics: Metrics) -> None:
@@ -135,9 +141,11 @@ async def _serve(setup: WorkerSetup, plane: DataPlane, stopping: Event) -> None:
     # Models and modules live as long as the process: the collector need not look at them again.
     gc.collect()
     gc.freeze()
+    tls = setup.tls
     server = uvicorn.Server(
         uvicorn.Config(
             app,
+            ssl_context_factory=None if tls is None else lambda config, usual: server_context(tls, ["http/1.1"]),
             loop="uvloop",
             http=fast_lane(Heads(plane, app, new_id)),
             ws="none",
@@ -174,8 +182,9 @@ async def _grpc(
     if setup.grpc_fd is None:
         return None
     serving = import_module("holdfast.wire.grpcserver")
-    grpc: GrpcServer = serving.grpc_server(plane, app.batcher, app.access, new_id, statistics)
-    await grpc.start(socket.socket(fileno=setup.grpc_fd))
+    grpc: GrpcServer = serving.grpc_server(plane, app.batcher, app.access, new_id, statistics, app.bodies)
+    encrypted = None if setup.tls is None else server_context(setup.tls, ["h2"])
+    await grpc.start(socket.socket(fileno=setup.grpc_fd), encrypted)
     return grpc
 
 

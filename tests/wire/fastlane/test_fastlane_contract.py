@@ -41,11 +41,12 @@ ATTRIBUTES = [
 ]  # fmt: skip
 CYCLE = ["scope", "flow", "keep_alive", "more_body", "response_started", "response_complete", "on_response"]
 OURS = [
-    "_accept", "_add", "_all_sent", "_began_s", "_drained", "_feed", "_generally", "_go_general", "_go_on",
-    "_has_unread", "_head_bytes", "_held", "_hold", "_in_flight", "_is_at_end", "_is_deaf", "_is_ending", "_is_in_head",
-    "_is_open", "_is_owed", "_is_parsing", "_is_slow", "_ok", "_parts", "_quiet_s", "_refusal", "_refuse",
-    "_refuse_head", "_response", "_running", "_send_431", "_settle", "_slow", "_take", "_unsent", "_wait", "_wanted",
-    "answered", "close_if_overdue", "heads", "ok", "ok_headers", "unusual", "ignore", "is_coming_in",
+    "_accept", "_add", "_all_sent", "_began_s", "_counted", "_drained", "_feed", "_generally", "_go_general",
+    "_go_on", "_has_room", "_has_unread", "_head_bytes", "_held", "_hold", "_in_flight", "_is_at_end", "_is_deaf",
+    "_is_ending", "_is_in_head", "_is_open", "_is_owed", "_is_parsing", "_is_slow", "_ok", "_parts", "_quiet_s",
+    "_refusal", "_refuse", "_refuse_head", "_response", "_running", "_send_431", "_settle", "_slow", "_take",
+    "_turn_away", "_unsent", "_wait", "_wanted", "_written", "answered", "close_if_overdue", "heads", "ignore",
+    "is_coming_in", "ok", "ok_headers", "unusual",
 ]  # fmt: skip
 
 
