@@ -2,7 +2,7 @@
 PYTHON ?= python3
 WORKERS ?= 2
 BENCH ?= *
-BESIDE_PEERS := serving alarms drift estimate
+BESIDE_PEERS := serving alarms drift estimate estimateclasses
 BIN := .venv/bin
 READY := .venv/.ready
 

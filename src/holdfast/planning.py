@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 import polars as pl
 from msgspec.structs import replace
 
-from holdfast.core import kinds
+from holdfast.core.classes import task_of
 from holdfast.core.protocols import Task, Transaction
 from holdfast.core.records import Run
 from holdfast.core.spec import SystemSpec
@@ -35,7 +35,7 @@ def plan_release(
     spec = _changed(state.spec(system_file(tx, system)), margin, within)
     must_have_model(spec, "nothing is released here")
     refuse_goal(spec)
-    task: Task = kinds.load("tasks", spec.model.task)()
+    task: Task = task_of(spec)
     live = registry.current_route(tx, system).live
     if not live:
         raise StateError(f"no version of '{system}' is live: its first release goes live as soon as its gates pass")

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from holdfast.core import kinds, routes
+from holdfast.core.classes import in_order, task_of
 from holdfast.core.model import Model
 from holdfast.core.protocols import Blobs, Catalog, Lake, Transaction
 from holdfast.core.records import Route, SystemFile, Token, Version
@@ -164,10 +165,11 @@ class State:
             found = tx.get(Version, spec.system, id) if id else None
             return None if found is None else self.unpacked(found)
 
-        task = kinds.load("tasks", spec.task)()
+        task = task_of(spec)
         return RoutedSystem(
             task=spec.task,
             output=task.output,
+            classes=task.classes,
             live=version(route.live),
             canary=version(route.canary),
             canary_share=route.canary_share,
@@ -206,6 +208,8 @@ def put_in_force(state: State, spec: SystemSpec, *, path: Path, text: str, now: 
         before = tx.get(SystemFile, spec.system, "file")
         if before is not None and (before.spec_hash, before.path) == (file.spec_hash, file.path):
             return False
+        if before is not None and tx.find(Version, spec.system, newest=1):
+            _must_keep_classes(state.spec(before), spec)
         state.keep_spec(spec)
         tx.put(file)
         detail = {"spec_hash": file.spec_hash}
@@ -213,6 +217,18 @@ def put_in_force(state: State, spec: SystemSpec, *, path: Path, text: str, now: 
             at=now, actor=by, action="system file put in force", system=spec.system, subject=file.path, detail=detail
         )
     return True
+
+
+def _must_keep_classes(before: SystemSpec, spec: SystemSpec) -> None:
+    """Raises StateError where versions were made for other classes: their answers could not be compared."""
+    was, now = (in_order(each.data.label.classes) for each in (before, spec))
+    if was != now:
+        said = [", ".join(names) or "none" for names in (was, now)]
+        raise StateError(
+            f"data.label.classes of '{spec.system}' were {said[0]} and are {said[1]}; its versions answer the former, "
+            "so they cannot change. Give the changed system a name of its own, and move the callers when it has proved "
+            "itself"
+        )
 
 
 def open_state(directory: Path, *, record: str = "process") -> State:

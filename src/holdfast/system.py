@@ -12,8 +12,8 @@ import polars as pl
 from msgspec.structs import replace
 
 from holdfast.answers import Answers
-from holdfast.core import kinds
 from holdfast.core.blocks import block_bounds, mature_until
+from holdfast.core.classes import task_of
 from holdfast.core.clock import Clock
 from holdfast.core.evidence import Block, Window
 from holdfast.core.meaning import summary
@@ -77,7 +77,7 @@ class System:
         self.clock = clock
         self.feeds = feeds
         self._recorder = Recorder(state.lake.writer)
-        self.task: Task = kinds.load("tasks", spec.task)()
+        self.task: Task = task_of(spec)
         self.live = LivePredictions(spec, state.lake, self.task.output)
         self._monitoring = Monitoring(spec, self.task, self.live)
         self.workshop = Workshop(spec, state, clock, feeds, waits=waits, prepare=prepare)
@@ -166,12 +166,19 @@ class System:
             with self.state.catalog.begin() as tx:
                 tx.put(replace(mark, last_at=now, memory={"taken": taken}))
 
+    def _named(self, places: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> list[str | None] | None:
+        """The classes of labels; None where labels are no classes."""
+        known = self.task.classes
+        return [known[int(place)] if place >= 0 else None for place in places.tolist()] if known else None
+
     def _record_labels(self, labelled: pl.DataFrame, now: datetime) -> None:
+        values = labelled["label"].to_numpy()
         self._recorder.record_labels(
             self.spec.system,
             output=self.task.output,
             keys=labelled["key"].to_list(),
-            values=labelled["label"].to_numpy(),
+            values=values,
+            classes=self._named(values),
             known_at=microseconds(labelled["label_known_at"]),
             ingested_at=np.full(labelled.height, to_us(now), dtype=np.int64),
             source=self.spec.data.label.feed,

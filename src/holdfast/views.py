@@ -11,8 +11,8 @@ import numpy as np
 import polars as pl
 
 from holdfast.answers import MARK, REFERENCE
-from holdfast.core import kinds
 from holdfast.core.blocks import block_bounds
+from holdfast.core.classes import task_of
 from holdfast.core.clock import Clock
 from holdfast.core.evidence import Verdict
 from holdfast.core.protocols import PREDICTIONS, Task, Transaction
@@ -292,7 +292,7 @@ class Views:
 
 
 def _task(spec: SystemSpec) -> Task:
-    task: Task = kinds.load("tasks", spec.task)()
+    task: Task = task_of(spec)
     return task
 
 

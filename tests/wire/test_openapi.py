@@ -99,7 +99,8 @@ def checked(world, tmp_path):
 @pytest.mark.parametrize(("path", "method"), OPERATIONS)
 def test_what_the_description_allows_is_answered_as_it_says(checked, path, method):
     statuses = checked(path, method, GenerationMode.POSITIVE)
-    assert statuses == {200} if method == "get" else statuses <= {200, 400, 422}
+    # A body may name a version that does not answer, which is not found.
+    assert statuses == {200} if method == "get" else statuses <= {200, 400, 404, 422}
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import polars as pl
 from holdfast.backtest.faults import Fault, touched_feeds
 from holdfast.core.protocols import PREDICTIONS
 from holdfast.core.records import Incident, Release, Run, Version
+from holdfast.flow.classes import gathered, part_names
 from holdfast.flow.incidents import FURTHER, PASSED
 from holdfast.flow.monitors import MONTH
 
@@ -116,7 +117,10 @@ def score_replay(
 def _with_truth(system: "System", truth: pl.DataFrame) -> pl.DataFrame:
     recorded = system.state.lake.scan(PREDICTIONS.name, system.spec.system)
     output = system.task.output
-    answers = recorded.select("key", "event_at", "version", "stage", pl.col(f"out.{output}").alias(output))
+    parts = part_names(output, system.task.classes)
+    named = [pl.col(f"out.{name}").alias(name) for name in parts or [output] if f"out.{name}" in recorded.columns]
+    answers = recorded.select("key", "event_at", "version", "stage", *named)
+    answers = gathered(answers, output, system.task.classes) if parts else answers
     labels = truth.select("key", "label").drop_nulls().unique("key", keep="last", maintain_order=True)
     month = pl.col("event_at").dt.convert_time_zone(system.spec.data.timezone).dt.strftime("%Y-%m").alias("month")
     return answers.join(labels, on="key", how="left").with_columns(month)

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import msgspec
 import numpy as np
 
-from holdfast.checks.labelled import FloatArray, Pairs, coverage, labelled
+from holdfast.checks.labelled import FloatArray, Pairs, coverage, labelled, likeliest
 from holdfast.checks.sequence import overlap
 from holdfast.checks.stated import at_most
 from holdfast.core.evidence import Block, Grade, Reading, Role, Window
@@ -20,7 +20,10 @@ STATED = 0.1
 
 
 class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Expected calibration error, and how far the mean answer is from the mean outcome, with intervals at 95 %."""
+    """Expected calibration error, and how far the mean answer is from the mean outcome, with intervals at 95 %.
+
+    Of one probability per class it is that of the likeliest class, and the outcome whether that was right.
+    """
 
     needs: ClassVar[frozenset[Role]] = frozenset({Role.OUTPUT, Role.LABEL})
     facts: ClassVar[frozenset[str]] = frozenset()
@@ -43,7 +46,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         """
         if why := overlap(window):
             return _unknown(why)
-        pairs = labelled(window)
+        pairs = [_of_likeliest(pair) for pair in labelled(window)]
         rows, note = coverage(window, pairs)
         if not rows:
             return _unknown(f"no labelled row: {note}")
@@ -69,6 +72,14 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         if not ((pair[0] == 0) | (pair[0] == 1)).all():
             raise ValueError("calibration needs outcomes: a label is neither 0 nor 1")
         return block.remember(("reliability", self.bins), lambda _: reliability(*pair, bins=self.bins))
+
+
+def _of_likeliest(pair: Pairs) -> Pairs:
+    """Of answers of one probability per class: whether the likeliest class was right, and its probability (n,)."""
+    y, p = pair
+    if p.ndim == 1:
+        return pair
+    return (p.argmax(axis=1) == y).astype(np.float64), np.minimum(likeliest(p), 1.0)
 
 
 def _unknown(why: str) -> list[Reading]:

@@ -67,7 +67,7 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         Blocks of the window that are in the baseline are left out of the baseline.
         """
         times, labels = times_of(window), window.columns(Role.LABEL)
-        every = [*window.columns(Role.INPUT), *window.columns(Role.OUTPUT)]
+        every = [*window.columns(Role.INPUT), *window.answered()]
         columns = list(self.columns) or [column for column in every if column not in times]
         edges: Mapping[str, Edges] = window.facts["edges"]
         if why := overlap(window, baseline):

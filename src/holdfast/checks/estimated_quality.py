@@ -8,17 +8,20 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from holdfast.checks.estimators import DIRECT, Estimator, Refused, both_known, confidence, direct_loss
-from holdfast.checks.labelled import FloatArray, pairs
+from holdfast.checks.estimators import DIRECT, Estimator, Refused, both_known, class_confidence, confidence, direct_loss
+from holdfast.checks.labelled import FloatArray, are_finite, numbers, pairs
 from holdfast.checks.sequence import mixed, overlap
 from holdfast.core.evidence import Block, Grade, Reading, Role, Window
 from holdfast.core.meaning import many
 from holdfast.core.protocols import Task
 from holdfast.errors import UnknownKind
 from holdfast.stats.estimate import HIGHER_IS_BETTER
+from holdfast.stats.estimateclasses import HIGHER_IS_BETTER as OF_CLASSES
 from holdfast.stats.trust import Matured, Trust, trusted
 
 WORSE = "_worse"
+DIRECTION = {**HIGHER_IS_BETTER, **OF_CLASSES}
+"""Whether more is better; losses of regressions are not in it, and less is."""
 LEAST_ROWS = 30
 """With fewer answers the interval is as wide as what is asked."""
 ASSUMED = "if the concept holds"
@@ -51,7 +54,7 @@ class EstimatedQuality(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         metric, is_worse = self._metric(task), self.worse or (self.worse is None and not self.metric)
         inside = set(window.blocks)
         name, known = metric + WORSE * is_worse, baseline.blocks if baseline else ()
-        if HIGHER_IS_BETTER.get(metric) and not is_worse and inside <= set(known):
+        if DIRECTION.get(metric) and not is_worse and inside <= set(known):
             why = f"a fall of {metric} cannot be calibrated: state at_least, or set worse: true"
             return [Reading(name=name, value=None, note=why)]
         rest = [block for block in known if block not in inside]
@@ -84,10 +87,10 @@ class EstimatedQuality(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
             level = estimator.level(metric)
             note = f"estimated {value:.4g} against {level:.4g} on the reference; {note}"
             value, low, high = value - level, low - level, high - level
-            if HIGHER_IS_BETTER.get(metric):
+            if DIRECTION.get(metric):
                 value, low, high = -value, -high, -low
         name = metric + WORSE * is_worse
-        return Reading(name=name, value=value, low=_known(low), high=_known(high), rows=answers.size, note=note)
+        return Reading(name=name, value=value, low=_known(low), high=_known(high), rows=len(answers), note=note)
 
     def grade(self, reading: Reading) -> tuple[Grade, str]:
         """Worse: fails where twice the interval lies above 0, warns where the interval does. A level is unknown."""
@@ -107,7 +110,8 @@ class EstimatedQuality(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
     def _metric(self, task: Task) -> str:
         metric = self.metric or task.losses[0]
-        available = tuple(HIGHER_IS_BETTER) if task.name == "classification" else tuple(DIRECT)
+        of_one = HIGHER_IS_BETTER if task.name == "classification" else DIRECT
+        available = tuple(OF_CLASSES if task.classes else of_one)
         if metric not in available:
             raise UnknownKind("estimated metrics", metric, available)
         return metric
@@ -126,6 +130,8 @@ class EstimatedQuality(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
             try:
                 if task.name == "classification":
                     return confidence(both, window=days, seed=self.seed)
+                if task.classes:
+                    return class_confidence(metric, both, window=days, seed=self.seed)
                 frames = [block.rows().filter(pl.Series(both_known(block, output, labels[0]))) for block in blocks]
                 frames = [frame.select(c for c in window.columns(Role.INPUT) if c in frame.columns) for frame in frames]
                 return direct_loss(metric, frames, both, window=days, seed=self.seed)
@@ -181,12 +187,13 @@ def _came(window: Window, now: Window) -> tuple[FloatArray, FloatArray, pl.DataF
 
 def _refuse(task: Task, answers: FloatArray) -> None:
     """Raise Refused for answers that say nothing."""
-    if answers.size < LEAST_ROWS:
-        raise Refused(f"{many(answers.size, 'answer')} in the window, {LEAST_ROWS} are needed")
+    if len(answers) < LEAST_ROWS:
+        raise Refused(f"{many(len(answers), 'answer')} in the window, {LEAST_ROWS} are needed")
     low, high = answers.min(), answers.max()
-    if low == high:
-        raise Refused(f"every answer in the window is {low:g}, so they say nothing about which rows are wrong")
-    if task.name == "classification" and (low < 0 or high > 1):
+    if not np.ptp(answers, axis=0).any():
+        same = f"{low:g}" if answers.ndim == 1 else "the same"
+        raise Refused(f"every answer in the window is {same}, so they say nothing about which rows are wrong")
+    if (task.name == "classification" or task.classes) and (low < 0 or high > 1):
         raise Refused("an answer in the window lies outside [0, 1], so answers are no probabilities")
 
 
@@ -195,12 +202,14 @@ def _answered(block: Block, output: str) -> pl.DataFrame:
     rows = block.rows()
     if output not in rows.columns:
         return rows.clear()
+    if isinstance(rows[output].dtype, pl.Array):
+        return rows.filter(pl.Series(are_finite(numbers(rows, output))))
     values = rows[output].cast(pl.Float64)
     return rows.filter(values.is_finite() & values.is_not_null())
 
 
 def _values(rows: pl.DataFrame, output: str) -> FloatArray:
-    return rows[output].cast(pl.Float64).to_numpy() if output in rows.columns else np.empty(0)
+    return numbers(rows, output) if output in rows.columns else np.empty(0)
 
 
 def _known(bound: float) -> float | None:

@@ -18,6 +18,14 @@ from holdfast.stats.bootstrap import Interval
 from holdfast.stats.calibration import FITS, Calibrator, choose_calibration
 from holdfast.stats.directloss import Predict
 from holdfast.stats.estimate import BoolArray, PastErrors, count, estimate, noise, past_errors
+from holdfast.stats.estimateclasses import (
+    ClassCalibrators,
+    calibrate_classes,
+    class_noise,
+    estimate_classes,
+    one_hot,
+    past_class_errors,
+)
 
 DIRECT = {"absolute_error": "mae", "squared_error": "mse"} | {name: name for name in directloss.METRICS}
 """Metrics of a regression by what they are called in a system file."""
@@ -33,6 +41,7 @@ class _MeanLoss:
 
     name = "regression"
     losses = ("squared_error",)
+    classes = ()
 
 
 @dataclass(frozen=True)
@@ -85,7 +94,32 @@ class DirectLoss:
         return float(directloss.metric_of(DIRECT[metric], losses)[0])
 
 
-Estimator = Confidence | DirectLoss
+@dataclass(frozen=True)
+class ClassConfidence:
+    """Estimates from calibrated answers of one probability per class."""
+
+    curves: ClassCalibrators
+    past: PastErrors
+    labels: FloatArray
+    answers: FloatArray
+
+    def level(self, metric: str) -> float:
+        """The metric on the reference, with its labels."""
+        return self.truth(metric, self.labels, self.answers)
+
+    def of(self, metric: str, rows: pl.DataFrame, answers: FloatArray) -> tuple[float, Interval]:
+        """The estimate of answers (n, classes) that are given, and where the truth lies at 95 %."""
+        truth = self.curves(answers)
+        value = float(estimate_classes(answers, truth, metrics=(metric,))[metric][0])
+        return value, self.past.interval(metric, value, class_noise(answers, truth))
+
+    def truth(self, metric: str, labels: FloatArray, answers: FloatArray) -> float:
+        """The metric of rows whose labels came."""
+        hot = one_hot(labels, answers.shape[1])
+        return float(estimate_classes(answers, hot, metrics=(metric,))[metric][0])
+
+
+Estimator = Confidence | ClassConfidence | DirectLoss
 
 
 @dataclass(frozen=True)
@@ -124,6 +158,21 @@ def confidence(blocks: Sequence[tuple[FloatArray, FloatArray]], *, window: int, 
     fit = FITS[choose_calibration(counts.scores, counts.rows, counts.positives)]
     curve = fit(counts.scores, counts.rows.sum(axis=0), counts.positives.sum(axis=0))
     return Confidence(curve, past_errors(counts, fit, blocks=window, seed=seed), labels, answers)
+
+
+def class_confidence(
+    metric: str, blocks: Sequence[tuple[FloatArray, FloatArray]], *, window: int, seed: int
+) -> ClassConfidence:
+    """From labels and answers of reference blocks, for windows of so many blocks. Raises Refused."""
+    labels, answers = (np.concatenate(part) for part in zip(*blocks, strict=True))
+    if answers.min() < 0 or answers.max() > 1:
+        raise Refused("an answer of the reference lies outside [0, 1], so answers are no probabilities")
+    if not np.ptp(answers, axis=0).any():
+        raise Refused("every answer of the reference is the same, so they say nothing about which rows are wrong")
+    if np.ptp(labels) == 0:
+        raise Refused("every label of the reference is of one class: the others never occur")
+    past = past_class_errors(blocks, window=window, metrics=(metric,), seed=seed)
+    return ClassConfidence(calibrate_classes(blocks), past, labels, answers)
 
 
 def direct_loss(

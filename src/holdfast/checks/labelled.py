@@ -32,7 +32,7 @@ class _Counted:
 
 
 def labelled(window: Window) -> list[Pairs]:
-    """Labels and answers (n,), (n,) of each block; computed once per block.
+    """Labels and answers (n,), and (n,) or (n, classes), of each block; computed once per block.
 
     Rows without either are left out, and those whose label contradicts another of the same key, was known before the
     answer, or is no finite number.
@@ -52,11 +52,26 @@ def pairs(block: Block, output: str, label: str) -> Pairs:
 
 def takes(rows: pl.DataFrame, output: str, label: str) -> npt.NDArray[np.bool_]:
     """Which rows (n,) `pairs` takes: those whose label and answer are finite numbers."""
-    return np.isfinite(numbers(rows, label)) & np.isfinite(numbers(rows, output))
+    return np.isfinite(numbers(rows, label)) & are_finite(numbers(rows, output))
+
+
+def are_finite(answers: FloatArray) -> npt.NDArray[np.bool_]:
+    """Which answers (n,) or (n, classes) are finite numbers in all their parts, (n,)."""
+    finite: npt.NDArray[np.bool_] = np.isfinite(answers if answers.ndim == 1 else answers.sum(axis=1))
+    return finite
+
+
+def likeliest(answers: FloatArray) -> FloatArray:
+    """Answers (n,) as they are; of (n, classes) the probability of the likeliest class (n,)."""
+    return answers if answers.ndim == 1 else answers.max(axis=1, initial=-np.inf)
 
 
 def numbers(rows: pl.DataFrame, column: str) -> FloatArray:
-    """A column as float64 (n,), NaN for missing; nothing but NaN where it is absent or holds no numbers."""
+    """A column as float64 (n,), or (n, classes) of arrays, NaN for missing; nothing but NaN where it is absent or holds
+    no numbers."""
+    if column in rows.columns and isinstance(rows[column].dtype, pl.Array):
+        arrays: FloatArray = rows[column].to_numpy()
+        return arrays.astype(np.float64, copy=False)
     if column not in rows.columns or not (rows[column].dtype.is_numeric() or rows[column].dtype == pl.Boolean):
         return np.full(rows.height, np.nan)
     values: FloatArray = rows[column].cast(pl.Float64).to_numpy()
@@ -74,6 +89,8 @@ def coverage(window: Window, blocks: Sequence[Pairs]) -> tuple[int, str]:
     counted = [_counted(block, window) for block in window.blocks]
     early, contradicting = sum(one.early for one in counted), sum(one.contradicting for one in counted)
     said = [f"{known:,} of {rows:,} rows are labelled{share}"]
+    none = sum(int((y < 0).sum()) for y, p in blocks if p.ndim > 1)
+    said += [f"{none:,} labels are none of the classes and count as wrong"] if none else []
     said += [f"{early:,} labels were known before the answer and do not count"] if early else []
     said += [f"{contradicting:,} rows have contradicting labels and do not count"] if contradicting else []
     said += [text] if known < rows and (text := unlike(window)) else []
@@ -111,7 +128,7 @@ def _columns(window: Window) -> tuple[str, str]:
 
 def _ranks(output: str, label: str) -> Callable[[pl.DataFrame], RankSum]:
     def compute(rows: pl.DataFrame) -> RankSum:
-        p, has_label = numbers(rows, output), np.isfinite(numbers(rows, label))
+        p, has_label = likeliest(numbers(rows, output)), np.isfinite(numbers(rows, label))
         known = np.isfinite(p)
         return rank_sum(p[known & has_label], p[known & ~has_label])
 
@@ -157,6 +174,6 @@ def _no_numbers(window: Window) -> str:
             if column not in rows.columns:
                 return f"there is no column {column}"
             kind = rows[column].dtype
-            if not (kind.is_numeric() or kind in (pl.Boolean, pl.Null)):
+            if not (kind.is_numeric() or kind in (pl.Boolean, pl.Null) or isinstance(kind, pl.Array)):
                 return f"{column} is {kind} where numbers are expected"
     return ""

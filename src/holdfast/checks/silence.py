@@ -65,7 +65,7 @@ class Silence(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     def measure(self, window: Window, baseline: Window | None) -> Sequence[Reading]:
         """One reading per column (the gravest finding), then traffic, labels, and one per monitor."""
-        inputs, outputs = window.columns(Role.INPUT), window.columns(Role.OUTPUT)
+        inputs, outputs = window.columns(Role.INPUT), window.answered()
         recent = baseline.blocks if baseline else ()
         if why := overlap(window, baseline):
             return [_reading("rows", None, "traffic", why, unit="rows"), *_monitors(window.facts)]

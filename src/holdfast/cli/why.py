@@ -67,9 +67,18 @@ def _in_any(here: State, system: str, id: str, ask: Callable[[Transaction, str],
     raise HoldfastError("; ".join(filter(None, (str(missing or NotFound("prediction", id)), ADVICE, why_none))))
 
 
+MOST_CLASSES = 5
+"""So many of the classes are shown, the likeliest first."""
+
+
 def _explain(found: Explanation) -> None:
     known_at = f", known at {when(found.label_known_at)}" if found.label is not None else ""
-    say(f"{found.prediction_id}: {found.output:.6f} for key {found.key or '-'}; label {_label(found.label)}{known_at}")
+    label = _label(found.label) if found.label is None else found.label_class or _label(found.label)
+    answered = f"{found.answered} at {found.output:.6f}" if found.answered else f"{found.output:.6f}"
+    say(f"{found.prediction_id}: {answered} for key {found.key or '-'}; label {label}{known_at}")
+    if found.probabilities:
+        most = sorted(found.probabilities.items(), key=lambda each: -each[1])[:MOST_CLASSES]
+        say(f"likeliest: {', '.join(f'{name} {share:.4f}' for name, share in most)}")
     inputs = f"inputs known {when(found.features_known_at)}, event {when(found.event_at)}"
     if found.stage == ELSEWHERE:
         _tell(found)

@@ -17,7 +17,8 @@ class Role(StrEnum):
     """What a column of a window is for."""
 
     INPUT = "input"  # a feature, as the model's signature names it
-    OUTPUT = "output"  # what was answered
+    OUTPUT = "output"  # what was answered; numbers, or an array of one number per class
+    PART = "part"  # one number of an answer of several, in a column of its own
     LABEL = "label"  # the truth; null where it has not come
     KEY = "key"  # what a label is matched on
     TIME = "time"  # one of the five times
@@ -109,6 +110,10 @@ class Window:
     def columns(self, role: Role) -> list[str]:
         """Names of the columns that play a role, in order."""
         return [name for name, played in self.roles.items() if played is role]
+
+    def answered(self) -> list[str]:
+        """Names of the columns of single numbers that were answered: the output, or the parts of one of several."""
+        return self.columns(Role.PART) or self.columns(Role.OUTPUT)
 
 
 class Grade(StrEnum):

@@ -49,13 +49,13 @@ class Model:
         self.facts = facts
 
     def predict(self, rows: Rows) -> "FloatArray":
-        """Outputs (n,) as float64: a probability in [0, 1] or a value."""
+        """Outputs (n,) as float64: a probability in [0, 1] or a value; or (n, classes), probabilities."""
         if not rows.count:
-            return np.empty(0, dtype=np.float64)
+            return np.empty(self.signature.shape(0), dtype=np.float64)
         return self.runtime.run(self.transform.matrix(rows)).astype(np.float64, copy=False)
 
     def predict_frame(self, frame: "pl.DataFrame") -> "FloatArray":
-        """Outputs (n,) for a frame that has the signature's columns; others are left alone.
+        """Outputs (n,), or (n, classes), for a frame that has the signature's columns; others are left alone.
 
         Raises InvalidInput where a value does not fit the signature.
         """

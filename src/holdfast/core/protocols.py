@@ -57,7 +57,7 @@ class Fitted(Protocol):
     """``train`` and ``valid`` loss per round; empty where the method has no rounds."""
 
     def predict(self, x: "FloatArray") -> "FloatArray":
-        """Outputs for a matrix (n, columns) of float32: shape (n,), a probability or a value."""
+        """Outputs for a matrix (n, columns) of float32: shape (n,), a probability or a value; or (n, classes)."""
 
     def export(self, directory: Path) -> str:
         """Write the model in a portable form; returns the runtime kind that loads it (``onnx``)."""
@@ -95,7 +95,7 @@ class Runtime(Protocol):
     def load(cls, directory: Path) -> "Runtime": ...
 
     def run(self, x: "FloatArray") -> "FloatArray":
-        """Outputs for a matrix (n, columns) of float32: shape (n,), float64."""
+        """Outputs for a matrix (n, columns) of float32: shape (n,), or (n, classes), float64."""
 
 
 class TwoRuntime(Protocol):
@@ -114,11 +114,14 @@ class Joining(Protocol):
 
 
 class Task(Protocol):
-    """What is answered and how it is scored."""
+    """What is answered and how it is scored. Outputs are (n,), or (n, classes) where there are classes."""
 
     name: str
     output: str
     """Name of the model's output, for example ``probability``."""
+    classes: tuple[str, ...]
+    """Where an answer is one number per class: the classes in order; a label is then the place of its class, or
+    -1 for one that is none of them. Empty where an answer is one number."""
     losses: tuple[str, ...]
     """Proper losses, the default first; each lower is better."""
     errors: tuple[str, ...]
@@ -139,11 +142,11 @@ class Task(Protocol):
     def higher_is_better(self, metric: str) -> bool:
         """Direction of a metric. Raises UnknownKind-like errors with the near miss for a name it has not."""
 
-    def refuses_label(self, value: float) -> str:
+    def refuses_label(self, value: float | str) -> str:
         """What would have been accepted instead of this label; empty when it is one."""
 
-    def trivial(self, y: "FloatArray") -> float:
-        """The best constant answer for these labels."""
+    def trivial(self, y: "FloatArray") -> "float | FloatArray":
+        """The best constant answer for these labels: a number, or one per class (classes,)."""
 
 
 class Check(Protocol):

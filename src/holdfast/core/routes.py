@@ -55,6 +55,8 @@ class RoutedSystem(msgspec.Struct, frozen=True, kw_only=True):
     task: str
     output: str
     """Name of the model's output, for example ``probability``."""
+    classes: tuple[str, ...] = ()
+    """Of the label, in order, where the task is about some."""
     live: RoutedVersion | None = None
     canary: RoutedVersion | None = None
     canary_share: float = 0.0

@@ -64,13 +64,24 @@ class Rows(msgspec.Struct, frozen=True, kw_only=True, eq=False, dict=True):
         )
 
 
-class Signature(msgspec.Struct, frozen=True, kw_only=True):
+class Signature(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The typed inputs and the output of a version."""
 
     columns: tuple[Column, ...]
     task: str
     output: str
+    classes: tuple[str, ...] = ()
+    """Where an answer is one number per class: the classes, in the order of its numbers. Empty: it is one number."""
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What the numbers of an answer are called, in order: the output, or ``<output>.<class>`` for each class."""
+        return tuple(f"{self.output}.{name}" for name in self.classes) or (self.output,)
+
+    def shape(self, rows: int) -> tuple[int, ...]:
+        """Shape of the answers to so many rows: (n,), or (n, classes)."""
+        return (rows, len(self.classes)) if self.classes else (rows,)
 
     def hash(self) -> str:
-        """16 hexadecimal digits that change when any column, type, range or the output changes."""
+        """16 hexadecimal digits that change when any column, type, range, the output or a class changes."""
         return hashlib.sha256(msgspec.json.encode(self, order="sorted")).hexdigest()[:16]

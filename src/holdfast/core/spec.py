@@ -60,6 +60,8 @@ class Label(Section, frozen=True, kw_only=True):
     """Column of that feed that says when it could be known."""
     mature_after: timedelta = timedelta(days=2)
     """How long after a block's end its labels count as complete; what is still missing then is counted, not imputed."""
+    classes: tuple[str, ...] = ()
+    """Its classes, three or more, for a task that is about them (`multiclass`); their order does not matter here."""
 
 
 class Expect(Section, frozen=True, kw_only=True):

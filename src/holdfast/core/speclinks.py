@@ -40,6 +40,7 @@ def check_system(spec: SystemSpec) -> Broken:
     yield from _promises(spec)
     yield from _responses(spec)
     yield from _task_words(spec)
+    yield from _classes(spec)
     yield from _unwatched(spec)
     yield from _sources(spec)
     yield from check_elsewhere(spec)
@@ -67,7 +68,8 @@ def _unwatched(spec: SystemSpec) -> Broken:
 
 
 def _reserved(spec: SystemSpec) -> Broken:
-    taken = RESERVED | {getattr(_loaded("tasks", spec.task), "output", "")}
+    output = getattr(_loaded("tasks", spec.task), "output", "")
+    taken = RESERVED | {output} | {f"{output}.{name}" for name in spec.data.label.classes}
     for name in spec.data.columns:
         if name in taken:
             yield f"data.columns.{name}", f"'{name}' is a name that Holdfast uses itself; rename the column in its feed"
@@ -100,6 +102,26 @@ def _task_words(spec: SystemSpec) -> Broken:
     if loss not in losses:
         yield "release.decide.loss", f"{spec.model.task} has no loss '{loss}'{did_you_mean(loss, losses)}"
     yield from _metrics(task(), "gates", spec.gates)
+
+
+def _classes(spec: SystemSpec) -> Broken:
+    """Classes are listed where the task is about some, and nowhere else; what does not know them is refused."""
+    classes, least = spec.data.label.classes, getattr(_loaded("tasks", spec.task), "least_classes", 0)
+    if not least:
+        if classes:
+            yield "data.label.classes", f"has no effect: the task '{spec.task}' is not about classes; remove it"
+        return
+    if len(classes) < least:
+        listed = f"{len(classes)} are listed" if classes else "none is listed"
+        why = f"'{spec.task}' needs the classes of the label, {least} or more, and {listed}"
+        yield "data.label.classes", f"{why}; for two, make a column of true and false and use 'classification'"
+    if spec.predictions is not None:
+        why = f"answers of a model that is served elsewhere are one number, and '{spec.task}' answers one per class"
+        yield "predictions.task", f"{why}; log the probability of the class that matters as 'classification'"
+    if spec.serve.cache:
+        yield "serve.cache", f"has no effect: answers of the task '{spec.task}' are not kept; remove it"
+    if spec.release.decide.goal is not None:
+        yield "release.decide.goal", f"is about the mean label, and a label of the task '{spec.task}' is a class"
 
 
 def _metrics(task: Any, section: str, entries: Iterable[Gate | Monitor]) -> Broken:

@@ -12,6 +12,7 @@ from typing import Any
 from zoneinfo import ZoneInfo, available_timezones
 
 from holdfast.core import kinds
+from holdfast.core.classes import class_name
 from holdfast.core.evidence import Limit
 from holdfast.core.signature import Column
 from holdfast.core.spec import (
@@ -91,6 +92,12 @@ _WHY = {
 def check_label(label: Label) -> Broken:
     if label.mature_after < _NOTHING:
         yield "mature_after", "must not be negative"
+    twice = sorted({name for name in label.classes if label.classes.count(name) > 1})
+    if twice:
+        yield "classes", f"the class '{twice[0]}' stands twice"
+    for name in label.classes:
+        if name != class_name(name) or not name.strip():
+            yield "classes", f"'{name}' is not how a class is called: write '{class_name(name).strip() or 'a name'}'"
 
 
 def check_expect(expect: Expect) -> Broken:

@@ -99,7 +99,8 @@ def fit(signature: Signature, rows: Rows, y: "FloatArray", *, timezone: str = "U
 
     The categories that occur are put in the order of their smoothed mean label, equal means by name, so that a tree
     can split them as a number. In the order of the means lies the best of all splits in two (Breiman, Friedman,
-    Olshen and Stone 1984, theorem 4.5).
+    Olshen and Stone 1984, theorem 4.5). Where labels are classes, the order is that along the direction in which the
+    smoothed shares of the classes differ most (Coppersmith, Hong and Hosking 1999).
     """
     prior = float(np.mean(y)) if len(y) else 0.0
     columns: list[Encoding] = []
@@ -107,7 +108,9 @@ def fit(signature: Signature, rows: Rows, y: "FloatArray", *, timezone: str = "U
         if column.type == "time":
             columns += [Encoding(name=column.name, part=part, timezone=timezone) for part in get_args(zones.Part)]
         elif column.type == "category":
-            columns.append(Encoding(name=column.name, categories=_ordered(rows.columns[column.name], y, prior)))
+            values = rows.columns[column.name]
+            names = _ordered_by_class(values, y, signature) if signature.classes else _ordered(values, y, prior)
+            columns.append(Encoding(name=column.name, categories=names))
         else:
             columns.append(Encoding(name=column.name))
     return Transform(columns=tuple(columns))
@@ -123,6 +126,24 @@ def _ordered(values: list[str | None], y: "FloatArray", prior: float) -> tuple[s
     sums = np.bincount(index, weights=y[present], minlength=len(names))
     means = (sums + SMOOTHING_ROWS * prior) / (counts + SMOOTHING_ROWS)
     return tuple(names[i] for i in np.argsort(means, kind="stable"))
+
+
+def _ordered_by_class(values: list[str | None], y: "FloatArray", signature: Signature) -> tuple[str, ...]:
+    names = sorted({value for value in values if value is not None})
+    place = {name: i for i, name in enumerate(names)}
+    pairs = [
+        (place[value], int(c)) for value, c in zip(values, y.tolist(), strict=True) if value is not None and c >= 0
+    ]
+    counts = np.zeros((len(names), len(signature.classes)))
+    if not pairs:
+        return tuple(names)
+    np.add.at(counts, tuple(np.array(pairs).T), 1.0)
+    rows, prior = counts.sum(axis=1, keepdims=True), counts.sum(axis=0) / counts.sum()
+    apart = (counts + SMOOTHING_ROWS * prior) / (rows + SMOOTHING_ROWS) - prior
+    direction = np.linalg.eigh((apart * rows).T @ apart)[1][:, -1]
+    # A direction has two signs; which one the solver gives must not decide the order.
+    direction *= np.sign(direction[np.argmax(np.abs(direction))]) or 1.0
+    return tuple(names[i] for i in np.argsort(apart @ direction, kind="stable"))
 
 
 class _Codes(dict[str | None, float]):

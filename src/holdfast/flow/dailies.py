@@ -13,6 +13,7 @@ import polars as pl
 from holdfast.core.evidence import Block
 from holdfast.core.protocols import Task
 from holdfast.core.signature import Column, Signature
+from holdfast.flow.classes import outputs_of
 from holdfast.flow.monitors import Reference
 from holdfast.flow.predictions import LivePredictions
 from holdfast.stats.distance import coarsen, psi
@@ -75,6 +76,7 @@ class Dailies:
         self._reference = reference
         signature: Signature = reference.facts["signature"]
         self.columns = {column.name: column for column in signature.columns}
+        self._outputs = signature.outputs
         self._edges = reference.facts["edges"]
         self._blocks, self.is_cut = _read(reference, live, now)
         self.days = sorted(self._blocks)
@@ -143,8 +145,8 @@ class Dailies:
         label = np.asarray(self._task.target(rows["label"]), dtype=np.float64)
         if self._task.output not in rows.columns:
             return label, nothing
-        output = rows[self._task.output].cast(pl.Float64).to_numpy()
-        known = np.isfinite(label) & np.isfinite(output)
+        output = outputs_of(rows[self._task.output])
+        known = np.isfinite(label) & (np.isfinite(output) if output.ndim == 1 else np.isfinite(output).all(axis=1))
         loss = nothing.copy()
         loss[known] = self._task.loss(self.loss, label[known], output[known])
         return label, loss
@@ -172,7 +174,7 @@ class Dailies:
     def _counts(self, column: str, block: Block) -> IntArray | None:
         edges: Edges = self._edges[column]
         counted = block.remember(("counted", column, edges.digest), lambda rows: _counted(rows, column, edges))
-        if counted is not None and column == self._task.output:
+        if counted is not None and column in self._outputs:
             return np.append(counted[:-1], 0)  # a row that was fitted on has no answer that may count; it lacks none
         return counted
 

@@ -9,11 +9,12 @@ import msgspec
 import polars as pl
 
 from holdfast.core.blocks import mature_until
+from holdfast.core.classes import in_order
 from holdfast.core.evidence import Grade, Reading, Verdict
 from holdfast.core.protocols import Blobs, Lake
 from holdfast.core.records import FileRef, Snapshot
 from holdfast.core.signature import Column
-from holdfast.core.spec import SystemSpec
+from holdfast.core.spec import Data, SystemSpec
 from holdfast.errors import ExpectationFailed
 from holdfast.flow.ingestion import quarantine_reasons
 from holdfast.flow.rows import quarantine
@@ -164,11 +165,21 @@ def _verdicts(spec: SystemSpec, rows: pl.DataFrame, now: datetime, *, read: int,
             present >= least,
             f"{column}: {present:.1%} of {len(values)} values are there; expected at least {least:.1%}",
         )
+    if data.label.classes:
+        yield _of_no_class(rows["label"].drop_nulls(), data)
     for described in data.columns.values():
         if outside := _outside(rows[described.name], described):
             reading = Reading(name="outside", value=outside, rows=rows.height, subject=described.name)
             why = f"{described.name}: {outside:.2%} of values lie outside what the system file states"
             yield Verdict(grade=Grade.WARN, check="expect", reading=reading, why=why)
+
+
+def _of_no_class(labels: pl.Series, data: Data) -> Verdict:
+    """How many labels are none of the file's classes: nothing is fitted on them, and no answer to them is right."""
+    count = int((labels < 0).sum())
+    said = f"{data.label.column}: {count} of {len(labels)} labels are none of {', '.join(in_order(data.label.classes))}"
+    reading = Reading(name="unknown_classes", value=count, unit="rows", rows=len(labels), subject=data.label.column)
+    return Verdict(grade=Grade.WARN if count else Grade.PASS, check="expect", reading=reading, why=said)
 
 
 def _verdict(reading: Reading, holds: bool, why: str) -> Verdict:

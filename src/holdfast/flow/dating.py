@@ -15,6 +15,7 @@ from holdfast.core.protocols import Check
 from holdfast.core.records import ColumnCost
 from holdfast.flow import evaluation
 from holdfast.flow.case import Case
+from holdfast.flow.classes import part_names
 from holdfast.flow.dailies import Dailies
 from holdfast.stats.changepoint import change_point
 
@@ -120,7 +121,8 @@ def when_any_moved(case: Case, days: Dailies, dated: Dated | None, ranking: tupl
 
 
 def _movable(case: Case, days: Dailies) -> list[str]:
-    return [name for name in (*days.columns, case.task.output) if days.moves(name)]
+    outputs = part_names(case.task.output, case.task.classes) or [case.task.output]
+    return [name for name in (*days.columns, *outputs) if days.moves(name)]
 
 
 def sides(case: Case, days: Dailies, dated: Dated | None) -> tuple[list[date], list[date]]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 import polars as pl
 
+from holdfast.core.classes import class_name, in_order, is_whole
 from holdfast.core.evidence import Limit
 from holdfast.core.spec import (
     Data,
@@ -53,6 +54,9 @@ NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]+")
 DAILY_ROWS = 30
 """A day with fewer rows has no distance from the reference (`checks.drift`)."""
 VALIDATE = Validate()
+MOST_CLASSES = 20
+"""A label of whole numbers with more values is an amount; one of more texts needs a person to say what it is."""
+LEAST_OF_CLASS = 5
 REFERENCE_DAYS = 180
 """How many of the newest days a version is held to (`flow.reference`)."""
 MONTH = timedelta(days=30)
@@ -121,6 +125,7 @@ def draft(
         label=Label(feed=label_feed, column=label_column, known_at=truth_at),
         columns={},
     )
+    data = msgspec.structs.replace(data, label=_with_classes(data.label, tables[label_feed].frame, found))
     if timezone is None:
         found.note(
             "days are those of UTC, because no time zone was given; a day is the unit of evidence", "data.timezone"
@@ -137,7 +142,7 @@ def draft(
         raise DataError(f"feed '{rows_feed}' and what joins it have no column that can be a feature; add some")
     assembled = assemble(data, frames)
     data = msgspec.structs.replace(data, label=_label(data, assembled, found), expect=_expect(data, assembled, found))
-    task = _task(assembled["label"], label_column, found)
+    task = "multiclass" if data.label.classes else _task(assembled["label"], label_column, found)
     monitors = _drift_monitors(data, assembled, found)
     _say_estimates(data.label, found)
     spec = _system(data, system or _name_of(directory), task, _margin(assembled["label"], task), monitors)
@@ -200,6 +205,40 @@ def _expect(data: Data, assembled: pl.DataFrame, found: Found) -> Expect:
     return Expect(unique=data.key, complete=complete, rows=max(1, min(1000, height // 10)))
 
 
+def _with_classes(label: Label, frame: pl.DataFrame, found: Found) -> Label:
+    """The label with its classes, where it is about some: from 3 to 20 texts, or as few whole numbers of which each is
+    there several times."""
+    values = frame[label.column].drop_nulls()
+    counts: dict[str, int] = {}
+    for value, count in values.cast(pl.String, strict=False).value_counts().iter_rows():
+        counts[class_name(value)] = counts.get(class_name(value), 0) + count
+    are_texts = values.dtype == pl.String and not all(map(_is_number, counts))
+    if len(counts) < 3 or not (are_texts or all(map(is_whole, counts))):
+        return label
+    if len(counts) > MOST_CLASSES and are_texts:
+        raise DataError(
+            f"label '{label.column}' is text with {len(counts)} distinct values; at most {MOST_CLASSES} classes are "
+            "drafted: make a column of fewer, or of true and false"
+        )
+    # Amounts have values that are there once or twice.
+    if not are_texts and (len(counts) > MOST_CLASSES or min(counts.values()) < LEAST_OF_CLASS):
+        return label
+    what, instead = "texts", ""
+    if not are_texts:
+        what = f"whole numbers, each {LEAST_OF_CLASS} times there or more"
+        instead = "; where they are amounts, remove data.label.classes, and use the task regression with its metrics"
+    found.note(f"{label.column} has {len(counts)} values, {what}, so the task is multiclass{instead}", "model")
+    return msgspec.structs.replace(label, classes=in_order(counts))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _task(label: pl.Series, column: str, found: Found) -> str:
     values = set(label.drop_nulls().unique().head(3).to_list())
     if values <= {0.0, 1.0}:
@@ -214,10 +253,11 @@ def _task(label: pl.Series, column: str, found: Found) -> str:
 
 
 def _margin(label: pl.Series, task: str) -> float:
-    """How much worse than live is still accepted: 0.005 in Brier score; for numbers 1 % of the mean absolute
+    """How much worse than live is still accepted: 0.005 in Brier score (0.01 in that of several classes, which is twice
+    as large); for numbers 1 % of the mean absolute
     deviation, rounded to one digit."""
-    if task == "classification":
-        return 0.005
+    if task in ("classification", "multiclass"):
+        return 0.005 if task == "classification" else 0.01
     values = label.drop_nulls()
     apart = (values - values.median()).abs().mean()
     return float(f"{0.01 * apart:.0e}") if isinstance(apart, float) and apart > 0 else 0.005
@@ -256,7 +296,7 @@ def _say_estimates(label: Label, found: Found) -> None:
 
 def _system(data: Data, name: str, task: str, margin: float, drift: list[Monitor]) -> SystemSpec:
     """Defaults that are right for a first system: every gate and monitor that its task allows."""
-    is_classification = task == "classification"
+    is_classification = task in ("classification", "multiclass")
     metric, loss = ("log_loss", "brier") if is_classification else ("mae", "absolute_error")
     gates = [
         Gate(check="quality", options={"metric": metric}, limit=Limit(no_worse_than="baseline")),

@@ -73,7 +73,7 @@ def logged(spec: SystemSpec) -> SystemSpec:
 def score_of(spec: SystemSpec) -> str:
     """Name of the column of the log that holds the answer."""
     assert spec.predictions is not None
-    return spec.predictions.score or str(kinds.load("tasks", spec.task)().output)
+    return spec.predictions.score or str(kinds.load("tasks", spec.task).output)
 
 
 def of_log(spec: SystemSpec, rows: pl.DataFrame) -> Told:

@@ -13,6 +13,7 @@ import polars as pl
 from holdfast.core.signature import Column
 from holdfast.core.spec import Data, Feed
 from holdfast.errors import DataError, did_you_mean
+from holdfast.flow.classes import places
 from holdfast.flow.timeline import Timeline, counts, extremes, sums
 
 TIME = pl.Datetime("us", "UTC")
@@ -258,10 +259,10 @@ def labels_of(
         rows = rows.filter(pl.col("label_known_at") <= until)
     if keys is not None:
         rows = rows.join(keys, on="key", how="semi", maintain_order="left")
+    truth = _text_or_any(rows, label.column, label.feed)
+    truth = places(truth, label.classes) if label.classes else _numbers(truth, label.column)
     return (
-        rows.select(
-            "key", _numbers(_text_or_any(rows, label.column, label.feed), label.column).alias("label"), "label_known_at"
-        )
+        rows.select("key", truth.alias("label"), "label_known_at")
         .drop_nulls()
         .sort("label_known_at", maintain_order=True)
         .unique("key", keep="last", maintain_order=True)

@@ -1,12 +1,13 @@
 """Where an answer came from. In: a prediction's id. Out: everything behind it, and the answer computed again."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import date, datetime
 from difflib import get_close_matches
 from typing import Any
 
 import msgspec
+import numpy as np
 import polars as pl
 
 from holdfast.core.answerer import ELSEWHERE
@@ -58,6 +59,12 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     files: tuple[FileRef, ...]
     outside: int
     """How many inputs lay outside what training saw."""
+    answered: str = ""
+    """Where an answer is one probability per class: the most likely one, which `output` is the probability of."""
+    probabilities: Mapping[str, float] = {}
+    """Of each class, in that case."""
+    label_class: str | None = None
+    """The class of the label, in that case."""
     influences: tuple[Influence, ...]
     """Every input, the most influential first; those whose influence cannot be told last."""
     incidents: tuple[str, ...]
@@ -111,10 +118,15 @@ def why(
     snapshot = tx.get(Snapshot, system, run.snapshot) if run else None
     model = load(version)
     label, label_known_at = _label(lake, system, facts["key"])
+    classes, recorded = model.signature.classes, _recorded(facts, model)
+    likeliest = max(range(len(recorded)), key=recorded.__getitem__)
     return Explanation(
         prediction_id=facts["prediction_id"],
         system=system,
-        output=_number(facts[f"out.{model.signature.output}"]),
+        output=recorded[likeliest],
+        answered=classes[likeliest] if classes else "",
+        probabilities=dict(zip(classes, recorded, strict=True)) if classes else {},
+        label_class=_label_class(lake, system, facts["key"]) if classes else None,
         predicted_at=facts["predicted_at"],
         event_at=facts["event_at"],
         features_known_at=facts["features_known_at"],
@@ -181,8 +193,9 @@ def replay(tx: Transaction, lake: Lake, system: str, prediction_id: str, load: C
         raise NotFound("version", facts["version"], [v.id for v in tx.find(Version, system)])
     model = load(version)
     # An answer that was no number was recorded as failed, without one; computed again it must be none again.
-    recorded = _number(facts[f"out.{model.signature.output}"])
-    replayed = float(model.predict_frame(_inputs(row))[0])
+    before, again = _recorded(facts, model), np.atleast_1d(model.predict_frame(_inputs(row))[0]).tolist()
+    # Of one probability per class the one that is farthest off.
+    recorded, replayed = max(zip(before, again, strict=True), key=lambda pair: abs(pair[0] - pair[1]))
     both_failed = math.isnan(recorded) and not math.isfinite(replayed)
     difference = 0.0 if both_failed else abs(recorded - replayed)
     return Replay(
@@ -193,6 +206,11 @@ def replay(tx: Transaction, lake: Lake, system: str, prediction_id: str, load: C
         agrees=difference <= TOLERANCE,
         version=version.id,
     )
+
+
+def _recorded(facts: dict[str, Any], model: Model) -> list[float]:
+    """The numbers of a recorded answer: one, or one per class."""
+    return [_number(facts[f"out.{name}"]) for name in model.signature.outputs]
 
 
 def influences(model: Model, row: pl.DataFrame) -> tuple[Influence, ...]:
@@ -233,6 +251,14 @@ def _label(lake: Lake, system: str, key: str | None) -> tuple[float | None, date
     labels = lake.scan(LABELS.name, system) if key is not None else pl.DataFrame()
     mine = labels.filter(pl.col("key") == key).sort("revision") if not labels.is_empty() else labels
     return (mine["value"][-1], mine["label_known_at"][-1]) if not mine.is_empty() else (None, None)
+
+
+def _label_class(lake: Lake, system: str, key: str | None) -> str | None:
+    labels = lake.scan(LABELS.name, system) if key is not None else pl.DataFrame()
+    if labels.is_empty() or "class" not in labels.columns:
+        return None
+    mine = labels.filter(pl.col("key") == key).sort("revision")["class"].to_list()
+    return mine[-1] if mine else None
 
 
 def _about(tx: Transaction, system: str, facts: dict[str, Any], timezone: str) -> tuple[str, ...]:

@@ -410,12 +410,15 @@ def _looks_twice(monitor: Monitor, check: Check) -> bool:
     return is_counted and _step(monitor) < monitor.window.days and not monitor.limit.is_stated
 
 
+_ANSWERED = (Role.OUTPUT, Role.PART)
+
+
 def _whole(window: Window, output: str) -> Window:
     """The window without its answers where only some of its days have any: on fewer rows all looks farther away."""
     known = {block.remember(("answered", output), partial(_is_answered, output)) for block in window.blocks}
     if len(known - {None}) < 2:
         return window
-    return Window(window.blocks, {name: role for name, role in window.roles.items() if name != output}, window.facts)
+    return Window(window.blocks, {n: role for n, role in window.roles.items() if role not in _ANSWERED}, window.facts)
 
 
 def _is_answered(output: str, rows: pl.DataFrame) -> bool | None:

@@ -14,6 +14,7 @@ from holdfast.core.evidence import Block, Role, Window
 from holdfast.core.protocols import LABELS, PREDICTIONS, Lake
 from holdfast.core.spec import SystemSpec
 from holdfast.flow.buckets import Buckets
+from holdfast.flow.classes import gathered, kind_of, part_names, valued
 
 KEPT_BLOCKS = 120
 """How many days of each kind of block are kept in memory."""
@@ -26,7 +27,7 @@ META = ("version", "stage", "release", "latency_ms", "outside", "request_id", "p
 
 def with_delivered_labels(spec: SystemSpec, lake: Lake, rows: pl.DataFrame, now: datetime) -> pl.DataFrame:
     """Assembled rows with the labels that were delivered over HTTP by `now`; where both are known, these count."""
-    found = lake.scan(LABELS.name, spec.system, until=now)
+    found = valued(spec, lake.scan(LABELS.name, spec.system, until=now))
     if found.is_empty():
         return rows
     delivered = found.filter(pl.col("source") != spec.data.label.feed)
@@ -56,6 +57,7 @@ class LivePredictions:
         self._spec = spec
         self._lake = lake
         self._output = output
+        self._classes = spec.data.label.classes
         kind = "served" if spec.predictions is None else ELSEWHERE
         self.buckets = Buckets(spec.system, lake, spec.data.timezone, self._served, kind)
         self._answered: OrderedDict[date, Block] = OrderedDict()
@@ -65,6 +67,7 @@ class LivePredictions:
         """The role of each column of a live window."""
         roles = dict.fromkeys(self._spec.data.columns, Role.INPUT)
         roles[self._output] = Role.OUTPUT
+        roles |= dict.fromkeys(part_names(self._output, self._classes), Role.PART)
         roles |= {"label": Role.LABEL, "key": Role.KEY, "event_at": Role.TIME, "predicted_at": Role.TIME}
         return roles | dict.fromkeys(META, Role.META)
 
@@ -160,10 +163,13 @@ class LivePredictions:
         """Recorded answers by event time, inputs and output under their own names; files that were scored are none."""
         found = self._lake.scan(PREDICTIONS.name, self._spec.system, since=start, until=end)
         if found.is_empty():
-            return pl.DataFrame(schema={name: _DTYPES.get(role, pl.Float64) for name, role in self.roles().items()})
+            types = {name: _DTYPES.get(role, pl.Float64) for name, role in self.roles().items()}
+            return pl.DataFrame(schema=types | kind_of(self._output, self._classes))
         found = self._served(found)
         renamed = {name: name.split(".", 1)[1] for name in found.columns if name.startswith(("in.", "out."))}
-        return found.rename(renamed).with_columns(
+        found = found.rename(renamed)
+        found = gathered(found, self._output, self._classes) if self._classes else found
+        return found.with_columns(
             ((pl.col("queue_us") + pl.col("run_us")) / 1000).alias("latency_ms"),
             pl.lit(None, pl.Float64).alias("label"),
         )
@@ -190,7 +196,7 @@ class LivePredictions:
 
     def labels(self, start: datetime, until: datetime) -> pl.DataFrame:
         """The newest revision of each label known in a time range: columns ``key``, ``label``, ``label_known_at``."""
-        found = self._lake.scan(LABELS.name, self._spec.system, since=start, until=until)
+        found = valued(self._spec, self._lake.scan(LABELS.name, self._spec.system, since=start, until=until))
         if found.is_empty():
             return pl.DataFrame(schema=dict(_LABELS))
         return (

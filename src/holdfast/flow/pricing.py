@@ -34,6 +34,9 @@ def ranked(case: Case, days: Dailies, before: list[date], after: list[date]) -> 
     if case.answer is None:
         case.notes.append("what each column costs: the model is served elsewhere and cannot be asked again")
         return ()
+    if case.task.classes:
+        case.notes.append("what each column costs: it is not told for answers of one probability per class")
+        return ()
     old, new = before[-BEFORE_DAYS:], after[-AFTER_DAYS:]
     if len(old) < 3 or not new:
         case.notes.append(f"what it costs: {many(len(old), 'day')} before it and {len(new)} since, 3 and 1 are needed")

@@ -13,6 +13,7 @@ from holdfast.core.evidence import Block
 from holdfast.core.protocols import Task
 from holdfast.core.signature import Signature
 from holdfast.core.spec import SystemSpec
+from holdfast.flow.classes import parted
 from holdfast.flow.days import blocks_of, day_expr
 from holdfast.flow.monitors import Reference
 from holdfast.stats import bootstrap, histogram
@@ -54,9 +55,9 @@ def make_reference(
     scored = [holdout, *([] if validated is None else [validated])]
     answers = pl.concat([frame.select("key", pl.col("candidate").alias(task.output)) for frame in scored])
     answers = answers.unique("key", keep="first", maintain_order=True)
-    dated = dated.join(answers, on="key", how="left", maintain_order="left")
+    dated = parted(dated.join(answers, on="key", how="left", maintain_order="left"), task.output, task.classes)
     # The version's own columns: the file may have gained some since.
-    names = [*(column.name for column in signature.columns), task.output, "label"]
+    names = [*(column.name for column in signature.columns), *signature.outputs, "label"]
     edges = {name: histogram.edges_of(_values(dated[name])) for name in names if name in dated.columns}
     return Reference(
         version=version,
@@ -79,7 +80,7 @@ def reference_of_answers(
         facts = {"edges": {}, "signature": signature}
         return Reference(version=version, blocks=(), facts=facts, promised={}, short=nothing)
     rows = pl.concat([block.rows() for block in blocks], how="diagonal_relaxed")
-    names = [*(column.name for column in signature.columns), task.output, "label"]
+    names = [*(column.name for column in signature.columns), *signature.outputs, "label"]
     edges = {name: histogram.edges_of(_values(rows[name])) for name in names if name in rows.columns}
     labelled = rows.filter(pl.col("label").is_not_null())
     if not awaited and labelled.is_empty():

@@ -207,7 +207,9 @@ def _outputs(
     answered = (rows["version"] == version).to_numpy()
     if answered.all():
         return rows[output].to_numpy()
-    outputs = np.where(answered, rows[output].to_numpy(), 0.0)
+    recorded = rows[output].to_numpy()
+    outputs = np.zeros(recorded.shape)
+    outputs[answered] = recorded[answered]
     outputs[~answered] = score(version, rows.filter(pl.Series(~answered)))
     return outputs
 

@@ -59,6 +59,8 @@ class Needs(msgspec.Struct, frozen=True, kw_only=True):
 
     times: frozenset[str]
     numeric: frozenset[str]
+    texts: frozenset[str] = frozenset()
+    """A label of classes: what is numbers in one file may be text in another."""
     required: tuple[str, ...]
     """No row may lack these: times, key, and what it is joined on."""
     named: tuple[str, ...]
@@ -84,7 +86,7 @@ def needs_of(data: Data, feed: str) -> Needs:
     times = set(required)
     required += [*spec.key, *spec.by]
     named = [*spec.take, *spec.aggregate]
-    numeric = set(spec.aggregate)
+    numeric, texts = set(spec.aggregate), set[str]()
     joined = {f"{name}_{column}": (name, column) for name, part in data.feeds.items() for column in part.take}
     aggregated = {
         f"{name}_{column}_{function}"
@@ -107,10 +109,11 @@ def needs_of(data: Data, feed: str) -> Needs:
         times.add(data.label.known_at)
         required.append(data.key)
         named += [data.label.column, data.label.known_at]
-        numeric.add(data.label.column)
+        (texts if data.label.classes else numeric).add(data.label.column)
     return Needs(
         times=frozenset(times),
         numeric=frozenset(numeric - times),
+        texts=frozenset(texts - times - numeric),
         required=tuple(dict.fromkeys(required)),
         named=tuple(dict.fromkeys([*required, *named])),
     )
@@ -249,6 +252,8 @@ def _kind(series: pl.Series, needs: Needs, before: Kind | None) -> Kind | None:
     """What a column holds: what the file asks, else what it held before, else what it is; None if nothing is known."""
     if series.name in needs.times:
         return "time"
+    if series.name in needs.texts:
+        return "text"
     own = _own_kind(series)
     if own in _NUMERIC and before in _NUMERIC:
         return max(own, before, key=_NUMERIC.index)

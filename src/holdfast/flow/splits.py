@@ -59,6 +59,8 @@ def split_rows(spec: SystemSpec, snapshot: Path, now: datetime) -> Split:
     start, _ = block_bounds(timezone, last - timedelta(days=days - 1))
     _, end = block_bounds(timezone, last)
     history, holdout = known_before(frame, start), frame.filter(pl.col("event_at") >= start)
+    if spec.data.label.classes:  # what is none of them cannot be learned; the hold-out counts it as wrong
+        history = history.filter(pl.col("label") >= 0)
     fit = within(history, spec.model.window, start)
     _must_suffice(fit, holdout, start, end, f" at {now:%Y-%m-%d %H:%M}")
     fit_from = first_day(timezone, fit)

@@ -17,6 +17,7 @@ import numpy as np
 import polars as pl
 
 from holdfast.core import kinds, transform
+from holdfast.core.classes import task_of
 from holdfast.core.clock import cpu_s, stopwatch_s
 from holdfast.core.inputs import read_frame
 from holdfast.core.model import Facts
@@ -28,6 +29,7 @@ from holdfast.core.spec import SystemSpec
 from holdfast.core.transform import Transform
 from holdfast.errors import HoldfastError, did_you_mean
 from holdfast.flow import windows
+from holdfast.flow.classes import answers as as_answers
 from holdfast.flow.parity import Proof, export_proved
 from holdfast.flow.splits import Split, folds_of, narrowed, split_rows, weights_of
 from holdfast.security.artifacts import artifact_hash, describe, open_model
@@ -125,9 +127,9 @@ def train(request: TrainingRequest, progress: Progress | None = None) -> Trainin
     tell("write", 0.95)
     # What is deployed is what is scored: the exported model answers, not the one it was made from.
     answers["candidate"] = open_model(artifact).runtime.run(held.x).astype(np.float64)
-    columns = [pl.Series(name, answer, dtype=pl.Float64) for name, answer in answers.items()]
+    columns = [as_answers(name, answer) for name, answer in answers.items()]
     split.holdout.with_columns(columns).write_parquet(request.out / HOLDOUT)
-    validated = [rows for _, rows in scored] or [_scored(split.holdout.clear(), np.zeros(0))]
+    validated = [rows for _, rows in scored] or [_scored(split.holdout.clear(), np.zeros(maker.signature.shape(0)))]
     pl.concat(validated).write_parquet(request.out / VALIDATED)
     result = TrainingResult(
         trainer=facts.trainer,
@@ -201,7 +203,7 @@ class _Maker:
         model = request.spec.model
         self.seed = request.seed
         self.timezone = request.spec.data.timezone
-        self.task: Task = kinds.load("tasks", model.task)()
+        self.task: Task = task_of(request.spec)
         self.trainer: Trainer = _make_trainer(model.trainer, model.params)
         self.signature = signature_of(request.spec, self.task, fit)
 
@@ -249,7 +251,8 @@ class _Maker:
 
     def baselines(self, fit: _Prepared, held: _Prepared) -> tuple[dict[str, FloatArray], tuple[Baseline, ...]]:
         """What the best constant and the plain linear model answer on the hold-out, as columns and as metrics."""
-        constant = np.full(len(held.y), self.task.trivial(fit.y))
+        best = np.asarray(self.task.trivial(fit.y), dtype=np.float64)
+        constant = np.full((len(held.y), *best.shape), best)
         before = stopwatch_s()
         linear = self.fit_all(kinds.load("trainers", "linear")(), fit).predict(held.x)
         took = stopwatch_s() - before
@@ -264,7 +267,7 @@ class _Maker:
 
 
 def _scored(rows: pl.DataFrame, answers: FloatArray) -> pl.DataFrame:
-    return rows.select("key", "event_at", "label", pl.Series("candidate", answers, dtype=pl.Float64))
+    return rows.select("key", "event_at", "label", as_answers("candidate", answers))
 
 
 def _make_trainer(name: str, params: Any) -> Trainer:
@@ -282,7 +285,8 @@ def _make_trainer(name: str, params: Any) -> Trainer:
 
 def signature_of(spec: SystemSpec, task: Task, fit: pl.DataFrame) -> Signature:
     """The signature of a version: the file's columns, with the ranges and categories that it leaves open as seen."""
-    pinned = Signature(columns=tuple(spec.data.columns.values()), task=task.name, output=task.output)
+    columns = tuple(spec.data.columns.values())
+    pinned = Signature(columns=columns, task=task.name, output=task.output, classes=task.classes)
     rows = read_frame(pinned, fit)
     made = msgspec.structs.replace(pinned, columns=tuple(_seen(column, rows) for column in pinned.columns))
     # As it will be read from its file, where a bound given as 0 is 0.0: else its hash would differ.

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,11 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from holdfast.checks.labelled import are_finite
 from holdfast.errors import DataError, NotFound
+from holdfast.library.answered import Answered, Score, TableTask, TaskName, answered_by
 from holdfast.library.pictures import Line, Picture, lines, page, table, text
 from holdfast.library.segments import Segment, segments
-from holdfast.library.tables import days_of, frame_of, has_columns, names_of, numbers_of
-from holdfast.library.tasks import TASKS
+from holdfast.library.tables import days_of, frame_of, has_columns, names_of
 from holdfast.stats import sequential
 from holdfast.stats.confidence import StudentMixture
 
@@ -136,11 +137,11 @@ def compare(
     b: Any,
     *,
     label: str,
-    score: str | tuple[str, str],
+    score: Score | tuple[Score, Score],
     time: str | None = None,
     day: str | None = None,
     key: str | Sequence[str] | None = None,
-    task: Literal["classification", "regression"] = "classification",
+    task: TaskName = "classification",
     loss: str | None = None,
     margin: float = 0.0,
     alpha: float = ALPHA,
@@ -151,8 +152,9 @@ def compare(
     """Is model b worse than model a? Their answers to the same n rows, paired, by day.
 
     `a` and `b` are tables that hold the answers in `score` (a pair of names where they differ; give one table twice if
-    it holds both). Rows are matched by `key`, else by their place. `a` holds the labels too, and the unit of evidence:
-    `time`, whose days in `timezone` count, or `day`, any column whose values are blocks in order. Rows of one day
+    it holds both); of several classes `score` maps each to the column of its probability. Rows are matched by `key`,
+    else by their place. `a` holds the labels too, and the unit of evidence: `time`, whose days in `timezone` count, or
+    `day`, any column whose values are blocks in order. Rows of one day
     depend on each other, so there is no comparison without it.
 
     `loss` is that of a release: ``brier`` or ``log_loss``, ``absolute_error`` for a regression. The interval holds
@@ -172,8 +174,7 @@ def compare(
     >>> found.decision, found.low > 0
     ('worse', True)
     """
-    if task not in TASKS:
-        raise NotFound("task", task, TASKS)
+    of_a, of_b = _scores_of(score, task)
     if (time is None) == (day is None):
         raise DataError("name the unit of evidence: time=, a column of times, or day=, a column of blocks in order")
     if not 0 < alpha < 1:
@@ -184,39 +185,41 @@ def compare(
         )
     if time is None and timezone != "UTC":
         raise DataError("timezone= counts days, which need time=, the column of the rows' times; day= has blocks as is")
-    chosen = loss or TASKS[task].losses[0]
-    if chosen not in TASKS[task].losses:
-        raise NotFound("loss", chosen, TASKS[task].losses)
-    names = _scores_of(score)
+    chosen = loss or of_a.task.losses[0]
+    if chosen not in of_a.task.losses:
+        raise NotFound("loss", chosen, of_a.task.losses)
     left, right = frame_of(a, "a"), frame_of(b, "b")
-    has_columns(left, [names[0], label, time or day or "", *names_of(columns), *names_of(key)], "a")
-    has_columns(right, [names[1], *names_of(key)], "b")
+    has_columns(left, [*of_a.columns, label, time or day or "", *names_of(columns), *names_of(key)], "a")
+    has_columns(right, [*of_b.columns, *names_of(key)], "b")
     left, right, notes = _matched(left, right, names_of(key), label)
-    live, candidate = numbers_of(left, names[0], "a"), numbers_of(right, names[1], "b")
-    y = np.asarray(TASKS[task].target(left[label]), dtype=np.float64)
+    live, candidate, y = of_a.answers(left, "a"), of_b.answers(right, "b"), of_a.labels(left, label)
     blocks = days_of(left, time, timezone, "a") if time else left[day or ""]
-    kept = np.isfinite(y) & np.isfinite(live) & np.isfinite(candidate) & blocks.is_not_null().to_numpy()
+    kept = np.isfinite(y) & are_finite(live) & are_finite(candidate) & blocks.is_not_null().to_numpy()
     if not kept.all():
         notes.append(f"{int((~kept).sum()):,} rows lack a label, an answer or a day.")
-    _refuse_answers(task, live[kept], candidate[kept])
+    _refuse_answers(of_a.task.name, live[kept], candidate[kept])
     rows, blocks = left.filter(pl.Series(kept)), blocks.filter(pl.Series(kept))
-    pair = _Pair(task=task, loss=chosen, y=y[kept], a=live[kept], b=candidate[kept])
+    pair = _Pair(task=of_a.task, loss=chosen, y=y[kept], a=live[kept], b=candidate[kept])
     return _compared(pair, rows, blocks, margin, alpha, names_of(columns), tuple(notes), seed)
 
 
-def _scores_of(score: str | Sequence[str]) -> tuple[str, str]:
-    """The column of a's answers and of b's. Raises DataError for more or fewer than two."""
-    names = [score, score] if isinstance(score, str) else list(score)
-    if len(names) != 2:
-        raise DataError(f"score= is one name, or two: of a's answers and of b's; not {len(names)} ({', '.join(names)})")
-    return names[0], names[1]
+def _scores_of(score: Score | Sequence[Score], task: TaskName) -> tuple[Answered, Answered]:
+    """Where a's answers are and where b's. Raises DataError for more or fewer than two, or of other classes."""
+    both = [score, score] if isinstance(score, str | Mapping) else list(score)
+    if len(both) != 2:
+        said = ", ".join(map(str, both))
+        raise DataError(f"score= is one name, or two: of a's answers and of b's; not {len(both)} ({said})")
+    of_a, of_b = (answered_by(each, task) for each in both)
+    if of_a.task.classes != of_b.task.classes:
+        raise DataError("a and b answer different classes, so their losses cannot be compared")
+    return of_a, of_b
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Pair:
     """Labels and both answers of n rows."""
 
-    task: str
+    task: TableTask
     loss: str
     y: FloatArray
     a: FloatArray
@@ -224,13 +227,13 @@ class _Pair:
 
     def losses(self) -> tuple[FloatArray, FloatArray]:
         """Losses of a and of b, (n,) each."""
-        of = TASKS[self.task].loss
+        of = self.task.loss
         a, b = of(self.loss, self.y, self.a), of(self.loss, self.y, self.b)
         return np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
 
     def bounds(self) -> tuple[FloatArray, FloatArray]:
         """What the difference could have been before the label came, (n,) each."""
-        low, high = TASKS[self.task].loss_bounds(self.loss, self.b, self.a)
+        low, high = self.task.loss_bounds(self.loss, self.b, self.a)
         return np.asarray(low, dtype=np.float64), np.asarray(high, dtype=np.float64)
 
 
@@ -358,7 +361,7 @@ def _by(key: list[str]) -> str:
 
 def _refuse_answers(task: str, *answers: FloatArray) -> None:
     for side, values in zip("ab", answers, strict=True):
-        if task == "classification" and values.size and (values.min() < 0 or values.max() > 1):
+        if task != "regression" and values.size and (values.min() < 0 or values.max() > 1):
             raise DataError(f"answers of {side} reach from {values.min():g} to {values.max():g}: no probabilities")
 
 

@@ -11,12 +11,23 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from holdfast.checks.estimators import DIRECT, Confidence, DirectLoss, Estimator, Refused, confidence, direct_loss
+from holdfast.checks.estimators import (
+    DIRECT,
+    ClassConfidence,
+    DirectLoss,
+    Estimator,
+    Refused,
+    class_confidence,
+    confidence,
+    direct_loss,
+)
+from holdfast.checks.labelled import are_finite
 from holdfast.errors import DataError, NotFound
+from holdfast.library.answered import MULTICLASS, Answered, Score, TaskName, answered_by
 from holdfast.library.pictures import Line, Picture, lines, page, table, text
-from holdfast.library.tables import days_of, frame_of, has_columns, names_of, numbers_of
-from holdfast.library.tasks import TASKS
+from holdfast.library.tables import days_of, frame_of, has_columns, names_of
 from holdfast.stats.estimate import HIGHER_IS_BETTER, LEAST_BLOCKS
+from holdfast.stats.estimateclasses import HIGHER_IS_BETTER as OF_CLASSES
 from holdfast.stats.trust import Matured, trusted
 
 FloatArray = npt.NDArray[np.float64]
@@ -26,6 +37,8 @@ LEAST_ROWS = 30
 PIECES = 40
 """Into so many pieces of random rows the reference is cut where no time is given."""
 WEEK = 7
+DIRECTION = {**HIGHER_IS_BETTER, **OF_CLASSES}
+"""Whether more is better; errors of regressions are not in it, and less is."""
 
 Verdict = Literal["worse", "better", "no evidence", "unknown"]
 
@@ -157,17 +170,17 @@ class _Rows:
 
     @property
     def size(self) -> int:
-        return sum(block.size for block in self.answers)
+        return sum(len(block) for block in self.answers)
 
 
 def estimate_quality(
     reference: Any,
     current: Any,
     *,
-    score: str,
+    score: Score,
     label: str,
     metric: str | None = None,
-    task: Literal["classification", "regression"] = "classification",
+    task: TaskName = "classification",
     features: str | Sequence[str] | None = None,
     time: str | None = None,
     timezone: str = "UTC",
@@ -178,9 +191,12 @@ def estimate_quality(
 
     Classification: `score` holds the probability of label 1. Scores are calibrated on the reference, by what does best
     on blocks that it was not fitted on, and the metric is computed with the calibrated probability in place of the
-    label (CBPE; Kivimäki et al. 2025). Regression: a second model learns the size of each row's error from `features`
-    and the answer (direct loss estimation), which takes seconds. `metric` is ``roc_auc`` for one and ``mae`` for the
-    other when not given; others are in `holdfast.stats.estimate.HIGHER_IS_BETTER` and `holdfast.stats.directloss`.
+    label (CBPE; Kivimäki et al. 2025). Several classes, which labels name: `score` maps each to the column of its
+    probability; each is calibrated against the others, and the task is multiclass. Regression: a second model learns
+    the size of each row's error from `features` and the answer (direct loss estimation), which takes seconds. `metric`
+    is ``mae`` for a regression and else ``roc_auc`` when not given; others are in
+    `holdfast.stats.estimate.HIGHER_IS_BETTER`, for several classes in `holdfast.stats.estimateclasses`, and in
+    `holdfast.stats.directloss`.
 
     Take as the reference rows that the model was **not** fitted on. It is assumed that the concept holds: the same
     answer means what it meant on the reference. No method sees otherwise without labels (docs/why/without-labels.md).
@@ -201,21 +217,22 @@ def estimate_quality(
     >>> round(estimate.value, 1), estimate.low < estimate.value < estimate.high, estimate.verdict
     (0.7, True, 'worse')
     """
-    chosen = _metric(metric, task)
+    by = answered_by(score, task)
+    chosen = _metric(metric, by.task.name)
     before, now = frame_of(reference, "the reference"), frame_of(current, "the current table")
     inputs = names_of(features)
-    has_columns(before, [score, label, *inputs, *([time] if time else [])], "the reference")
-    has_columns(now, [score, *inputs, *([time] if time else [])], "the current table")
-    if task == "regression" and not inputs:
+    has_columns(before, [*by.columns, label, *inputs, *([time] if time else [])], "the reference")
+    has_columns(now, [*by.columns, *inputs, *([time] if time else [])], "the current table")
+    if by.task.name == "regression" and not inputs:
         raise DataError("a regression is estimated from features: name them with features=[...], or give task=...")
-    if task == "classification" and inputs:
+    if by.task.name != "regression" and inputs:
         raise DataError("features= are for task='regression'; a classification is estimated from its scores alone")
     if time is None and (window is not None or timezone != "UTC"):
         what = "window" if window is not None else "timezone"
         raise DataError(f"{what}= counts days, which need time=, the column of the rows' times")
     if window is not None and window < 1:
         raise DataError(f"a window has at least one day, not {window}")
-    asked = _Asked(score=score, label=label, inputs=inputs, task=task, metric=chosen, seed=seed)
+    asked = _Asked(by=by, label=label, inputs=inputs, metric=chosen, seed=seed)
     old = _blocks(before, asked, time, timezone, "the reference", labelled=True)
     new = _blocks(now, asked, time, timezone, "the current table", labelled=False)
     return _estimated(asked, old, new, window if time else 0)
@@ -223,12 +240,15 @@ def estimate_quality(
 
 @dataclass(frozen=True, kw_only=True)
 class _Asked:
-    score: str
+    by: Answered
     label: str
     inputs: list[str]
-    task: Literal["classification", "regression"]
     metric: str
     seed: int
+
+    @property
+    def task(self) -> str:
+        return self.by.task.name
 
     def estimator(self, rows: _Rows, window: int) -> Estimator:
         """Raises Refused."""
@@ -237,6 +257,8 @@ class _Asked:
             raise Refused("no reference row has both a label and an answer")
         if self.task == "classification":
             return confidence(pairs, window=window, seed=self.seed)
+        if self.by.task.classes:
+            return class_confidence(self.metric, pairs, window=window, seed=self.seed)
         return direct_loss(self.metric, rows.frames, pairs, window=window, seed=self.seed)
 
 
@@ -264,7 +286,7 @@ def _estimated(asked: _Asked, old: _Rows, new: _Rows, window: int | None) -> Qua
         theirs = rows.filter(pl.Series(came)) if rows.width else rows
         labelled = (low, high) if came.all() else estimator.of(asked.metric, theirs, answers[came])[1]
         verdict, why = _by_labels(asked, level, labelled, realised, int(came.sum())) or (verdict, why)
-    errors = estimator.past.by_metric[asked.metric if asked.task == "classification" else DIRECT[asked.metric]]
+    errors = estimator.past.by_metric[DIRECT[asked.metric] if asked.task == "regression" else asked.metric]
     errors = np.abs(errors[np.isfinite(errors)])
     return QualityEstimate(
         metric=asked.metric,
@@ -314,7 +336,7 @@ def _runs(
         answers, labels = np.concatenate(rows.answers[part]), np.concatenate(rows.labels[part])
         came = np.isfinite(labels)
         value, low, high = math.nan, math.nan, math.nan
-        if side == "current" and answers.size >= LEAST_ROWS:
+        if side == "current" and len(answers) >= LEAST_ROWS:
             frame = pl.concat(rows.frames[part], how="diagonal_relaxed")
             value, (low, high) = estimator.of(asked.metric, frame, answers)
         truth = estimator.truth(asked.metric, labels[came], answers[came]) if came.sum() >= LEAST_ROWS else math.nan
@@ -323,7 +345,7 @@ def _runs(
                 first=rows.names[part][0],
                 last=rows.names[part][-1],
                 side=side,
-                rows=answers.size,
+                rows=len(answers),
                 value=_known(value),
                 low=_known(low),
                 high=_known(high),
@@ -336,12 +358,8 @@ def _runs(
 
 def _blocks(rows: pl.DataFrame, asked: _Asked, time: str | None, timezone: str, side: str, *, labelled: bool) -> _Rows:
     """Rows with an answer, and a label where it is asked, by day or in pieces of random rows."""
-    answers = numbers_of(rows, asked.score, side)
-    if asked.label in rows.columns:
-        labels = np.asarray(TASKS[asked.task].target(rows[asked.label]), dtype=np.float64)
-    else:
-        labels = np.full(rows.height, np.nan)
-    kept = np.isfinite(answers) & (np.isfinite(labels) if labelled else True)
+    answers, labels = asked.by.answers(rows, side), asked.by.labels(rows, asked.label)
+    kept = are_finite(answers) & (np.isfinite(labels) if labelled else True)
     names: list[str] = []
     if time:
         days = days_of(rows, time, timezone, side)
@@ -364,7 +382,7 @@ def _blocks(rows: pl.DataFrame, asked: _Asked, time: str | None, timezone: str, 
 
 def _dealt(rows: pl.DataFrame, asked: _Asked, kept: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
     """Which piece of random rows each kept row is in (n,): rows that are equal may change places, others do not."""
-    names = [name for name in (asked.score, asked.label, *asked.inputs) if name in rows.columns]
+    names = [name for name in (*asked.by.columns, asked.label, *asked.inputs) if name in rows.columns]
     order = rows.select(names).filter(pl.Series(kept)).select(pl.arg_sort_by(*names)).to_series().to_numpy()
     pieces = max(1, min(PIECES, order.size // LEAST_ROWS))
     codes = np.empty(order.size, dtype=np.int64)
@@ -381,20 +399,19 @@ def _like(old: _Rows, new: _Rows) -> int:
 
 def _refuse(asked: _Asked, answers: FloatArray) -> None:
     """Raise Refused for answers that say nothing."""
-    if answers.size < LEAST_ROWS:
-        raise Refused(f"the current table has {answers.size} answers, {LEAST_ROWS} are needed")
+    if len(answers) < LEAST_ROWS:
+        raise Refused(f"the current table has {len(answers)} answers, {LEAST_ROWS} are needed")
     low, high = float(answers.min()), float(answers.max())
-    if low == high:
-        raise Refused(f"every current answer is {low:g}, so they say nothing about which rows are wrong")
-    if asked.task == "classification" and (low < 0 or high > 1):
+    if not np.ptp(answers, axis=0).any():
+        same = "the same" if asked.by.task.classes else f"{low:g}"
+        raise Refused(f"every current answer is {same}, so they say nothing about which rows are wrong")
+    if asked.task != "regression" and (low < 0 or high > 1):
         raise Refused(f"current answers reach from {low:g} to {high:g}: they are no probabilities")
 
 
 def _metric(metric: str | None, task: str) -> str:
-    if task not in TASKS:
-        raise NotFound("task", task, TASKS)
-    known = tuple(HIGHER_IS_BETTER) if task == "classification" else tuple(DIRECT)
-    chosen = metric or ("roc_auc" if task == "classification" else "mae")
+    known = tuple({"classification": HIGHER_IS_BETTER, MULTICLASS: OF_CLASSES, "regression": DIRECT}[task])
+    chosen = metric or ("mae" if task == "regression" else "roc_auc")
     if chosen not in known:
         raise NotFound("estimated metric", chosen, known)
     return chosen
@@ -407,7 +424,7 @@ def _verdict(asked: _Asked, level: float, low: float, high: float) -> tuple[Verd
     if low <= level <= high:
         return "no evidence", f"the interval holds {against}"
     is_lower = high < level
-    verdict: Verdict = "worse" if is_lower == HIGHER_IS_BETTER.get(asked.metric, False) else "better"
+    verdict: Verdict = "worse" if is_lower == DIRECTION.get(asked.metric, False) else "better"
     return verdict, f"the interval lies {'below' if is_lower else 'above'} {against}"
 
 
@@ -454,7 +471,8 @@ def _unknown(asked: _Asked, why: str, rows: int, labelled: int) -> QualityEstima
 def _method(estimator: Estimator) -> str:
     if isinstance(estimator, DirectLoss):
         return "direct loss estimation"
-    assert isinstance(estimator, Confidence)
+    if isinstance(estimator, ClassConfidence):
+        return f"CBPE by class, calibration: {', '.join(estimator.curves.methods)}"
     return f"CBPE, calibration: {estimator.curve.method}"
 
 

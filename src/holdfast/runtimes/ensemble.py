@@ -26,14 +26,19 @@ MODES = re.compile(rb"\x4a\x0aBRANCH_LEQ|\x4a\x04LEAF")
 NODES = ("treeids", "nodeids", "featureids", "truenodeids", "falsenodeids", "missing_value_tracks_true")
 LISTS = {f"nodes_{name}": "i" for name in NODES} | {"nodes_modes": "b", "nodes_values": "f"}
 TARGETS = {"target_treeids": "i", "target_nodeids": "i", "target_ids": "i", "target_weights": "f"}
-SETTINGS = {"n_targets": 1, "aggregate_function": b"SUM", "post_transform": b"NONE"}
-"""What the node of the trees must hold, and nothing else: lists by what their entries are, and settings."""
+SETTINGS = {"aggregate_function": b"SUM", "post_transform": b"NONE"}
+"""What the node of the trees must hold, and nothing else: lists by what their entries are, and settings; and how many
+sums there are."""
+SUMS = "n_targets"
+LINKS: tuple[list[bytes], ...] = ([], [b"Sigmoid"], [b"Softmax"])
+"""What may come behind the trees; the softmax of several sums."""
 LARGEST_NUMBER = 1 << 31
 """Numbers of trees and nodes lie below it, so that two of them fit one of 64 bits."""
 
 
 class Ensemble(msgspec.Struct, frozen=True, kw_only=True):
-    """Trees whose leaves are added up. One entry per node: `true` and `false` are places of nodes, -1 in a leaf.
+    """Trees whose leaves are added up, into a sum per class where there are `classes`. One entry per node: `true` and
+    `false` are places of nodes, -1 in a leaf.
 
     A row goes on to `true` where its value of `feature` is at most `threshold`, or missing and `missing_true`.
     """
@@ -49,6 +54,10 @@ class Ensemble(msgspec.Struct, frozen=True, kw_only=True):
     false: Any
     value: Any
     """Of a leaf, float64; 0 elsewhere."""
+    classes: int = 0
+    """How many sums there are where the answer is the softmax of several; 0 for one."""
+    sum_of_root: Any = None
+    """Which sum each tree belongs to, in that case."""
 
 
 def read_ensemble(data: bytes) -> Ensemble:
@@ -63,7 +72,7 @@ def _read(data: bytes) -> Ensemble:
     graph = _message(_message(data)[7][0])
     nodes = [_message(node) for node in graph[1]]
     kinds = [node[4][0] for node in nodes]
-    if kinds not in ([b"TreeEnsembleRegressor"], [b"TreeEnsembleRegressor", b"Sigmoid"]) or 5 in graph:
+    if kinds[:1] != [b"TreeEnsembleRegressor"] or kinds[1:] not in LINKS or 5 in graph:
         _refuse("its graph computes something else")
     ports = [_message(graph[11][0])[1][0], *(name for node in nodes for name in (*node[1], *node[2]))]
     ports.append(_message(graph[12][0])[1][0])
@@ -72,17 +81,20 @@ def _read(data: bytes) -> Ensemble:
     shape = _message(_message(_message(_message(graph[11][0])[2][0])[1][0])[2][0])
     columns = _message(shape[1][1])[1][0]
     given = dict(_attribute(one) for one in nodes[0][5])
-    if given.keys() != {*LISTS, *TARGETS, *SETTINGS} or not isinstance(columns, int):
+    if given.keys() != {*LISTS, *TARGETS, *SETTINGS, SUMS} or not isinstance(columns, int):
         _refuse(f"it states {', '.join(sorted(given))}")
     if wrong := [name for name, value in SETTINGS.items() if given[name] != value]:
         _refuse(f"its {wrong[0]} cannot be taken")
+    classes = given[SUMS] if kinds[1:] == [b"Softmax"] else 0
+    if given[SUMS] != max(1, classes) or classes == 1 or any(5 in node for node in nodes[1:]):
+        _refuse(f"its {SUMS} cannot be taken")
     for lists in (LISTS, TARGETS):
         if len({len(given[name]) for name in lists}) > 1 or any(given[n].dtype.kind != k for n, k in lists.items()):
             _refuse("its lists do not fit each other")
-    return _checked(given, columns=columns, logistic=len(nodes) == 2)
+    return _checked(given, columns=columns, logistic=kinds[1:] == [b"Sigmoid"], classes=classes)
 
 
-def _checked(given: dict[str, Any], *, columns: int, logistic: bool) -> Ensemble:
+def _checked(given: dict[str, Any], *, columns: int, logistic: bool, classes: int) -> Ensemble:
     """The ensemble of a node's attributes, after its trees were found to be trees."""
     tree, node, feature, true_id, false_id, missing = (given[f"nodes_{name}"] for name in NODES)
     threshold, leaf, target = given["nodes_values"], given["nodes_modes"], given["target_nodeids"]
@@ -101,8 +113,14 @@ def _checked(given: dict[str, Any], *, columns: int, logistic: bool) -> Ensemble
     parents = np.bincount(np.concatenate([true[inner], false[inner]]), minlength=len(keys))
     if parents[roots].any() or parents.sum() != len(keys) - len(roots) or parents.max() > 1:
         _refuse("its nodes do not form trees")
-    if not leaf[ends].all() or given["target_ids"].any() or not np.isfinite(value).all():
+    sums = np.zeros(len(keys), dtype=np.int64)
+    sums[ends] = given["target_ids"]
+    of_root = np.maximum.reduceat(sums, roots)
+    same_sum = (given["target_ids"] == np.repeat(of_root, np.diff(roots, append=len(keys)))[ends]).all()
+    if not leaf[ends].all() or not same_sum or of_root.max() >= max(1, classes) or not np.isfinite(value).all():
         _refuse("its leaves are not numbers of one output")
+    if classes and len(np.unique(of_root)) < classes:
+        _refuse("one of its sums has no tree")
     if (feature[inner] < 0).any() or (feature[inner] >= columns).any() or np.isnan(threshold[inner]).any():
         _refuse("a split names no column or no threshold")
     return Ensemble(
@@ -116,6 +134,8 @@ def _checked(given: dict[str, Any], *, columns: int, logistic: bool) -> Ensemble
         true=true,
         false=false,
         value=value,
+        classes=classes,
+        sum_of_root=of_root if classes else None,
     )
 
 

@@ -33,7 +33,7 @@ class LightGBMRuntime:
             raise ArtifactError(f"{path}: LightGBM cannot load it: {error}; train the version again") from error
 
     def run(self, x: FloatArray) -> FloatArray:
-        """Outputs for a matrix (n, columns) of float32: shape (n,), float64."""
+        """Outputs for a matrix (n, columns) of float32: shape (n,), or (n, classes), float64."""
         return np.asarray(self._booster.predict(x, num_threads=1), dtype=np.float64)
 
 

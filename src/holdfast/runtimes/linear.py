@@ -37,6 +37,13 @@ class Coefficients(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     columns: tuple[Number | Category, ...]
 
 
+class Scores(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A linear model of several classes: a score each, and the softmax of these as the output."""
+
+    link: Literal["softmax"]
+    scores: tuple[Coefficients, ...]
+
+
 class LinearRuntime:
     """Sums the shares in float64. Safe to call from several threads."""
 
@@ -53,11 +60,14 @@ class LinearRuntime:
         self._tables = [(j, np.array(c.weights, dtype=np.float64)) for j, c in columns if isinstance(c, Category)]
 
     @classmethod
-    def load(cls, directory: Path) -> "LinearRuntime":
+    def load(cls, directory: Path) -> "LinearRuntime | ScoresRuntime":
         """Load ``model.json``. Raises ArtifactError when it does not hold coefficients."""
         path = directory / FILE
         try:
-            return cls(msgspec.json.decode(path.read_bytes(), type=Coefficients))
+            data = path.read_bytes()
+            if "scores" in msgspec.json.decode(data, type=dict[str, msgspec.Raw]):
+                return ScoresRuntime(msgspec.json.decode(data, type=Scores))
+            return cls(msgspec.json.decode(data, type=Coefficients))
         except (msgspec.MsgspecError, OSError) as error:
             raise ArtifactError(f"{path}: not the coefficients of a linear model: {error}") from error
 
@@ -72,3 +82,22 @@ class LinearRuntime:
             score += weights[codes]
         # tanh keeps the logistic function from overflowing for large scores.
         return 0.5 * (1 + np.tanh(score / 2)) if self._link == "logistic" else score
+
+
+class ScoresRuntime:
+    """One sum per class, then their softmax. Safe to call from several threads."""
+
+    def __init__(self, scores: Scores) -> None:
+        self._each = [LinearRuntime(score) for score in scores.scores]
+
+    @classmethod
+    def load(cls, directory: Path) -> "LinearRuntime | ScoresRuntime":
+        """Load ``model.json``."""
+        return LinearRuntime.load(directory)
+
+    def run(self, x: FloatArray) -> FloatArray:
+        """Outputs for a matrix (n, columns) of float32: shape (n, classes), float64."""
+        scores = np.column_stack([each.run(x) for each in self._each])
+        powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+        shares: FloatArray = powers / powers.sum(axis=1, keepdims=True)
+        return shares

@@ -21,6 +21,8 @@ class OnnxRuntime:
     def __init__(self, session: ort.InferenceSession) -> None:
         self._session = session
         self._input = session.get_inputs()[0].name
+        shape = session.get_outputs()[0].shape
+        self._is_single = len(shape) < 2 or shape[1] == 1
 
     @classmethod
     def load(cls, directory: Path) -> "OnnxRuntime":
@@ -37,6 +39,7 @@ class OnnxRuntime:
             raise ArtifactError(f"{path}: ONNX Runtime cannot load it: {error}; train the version again") from error
 
     def run(self, x: FloatArray) -> FloatArray:
-        """Outputs for a matrix (n, columns) of float32: shape (n,), float64."""
+        """Outputs for a matrix (n, columns) of float32: shape (n,), or (n, classes), float64."""
         output: Any = self._session.run(None, {self._input: x})[0]
-        return np.asarray(output, dtype=np.float64).reshape(-1)
+        values: FloatArray = np.asarray(output, dtype=np.float64)
+        return values.reshape(-1) if self._is_single else values

@@ -76,7 +76,8 @@ class TreesRuntime:
         return self._tables.columns
 
     def run(self, x: FloatArray) -> FloatArray:
-        """Outputs for a matrix (n, columns) of float32: shape (n,), float64. Raises ValueError for other columns."""
+        """Outputs for a matrix (n, columns) of float32: (n,), or (n, classes), float64. Raises ValueError for other
+        columns."""
         return self._look_up.run(x)
 
     def beside(self, other: object) -> "TwoTrees | None":
@@ -85,6 +86,8 @@ class TreesRuntime:
             return None
         first, second = self._tables, other._tables
         if (first.columns, first.logistic) != (second.columns, second.logistic):
+            return None
+        if first.sums is not None or second.sums is not None:
             return None
         both = _joined(first, second)
         return None if both.table.nbytes > LARGEST_TABLE_BYTES else TwoTrees(both)
@@ -118,6 +121,8 @@ class _Tables(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """The columns that are used."""
     columns: int
     logistic: bool
+    sums: Ints | None = None
+    """Where there are classes: the first word of each; those of a class stand in a row (classes,)."""
 
 
 class _LookUp:
@@ -127,7 +132,7 @@ class _LookUp:
         words, columns = tables.table.shape[1], len(tables.used)
         self._columns = tables.columns
         self._used = None if columns == tables.columns else tables.used
-        self._logistic = tables.logistic
+        self._logistic, self._sums = tables.logistic, tables.sums
         self._starts, self._table, self._leaves = tables.starts, tables.table, tables.leaves
         self._model_leaves = np.array(32 * words)
         self._model_columns = np.array(columns, dtype=np.uint32)
@@ -163,12 +168,21 @@ class _LookUp:
             moved += self._model_leaves
             leaf[second] = moved
         self._leaves.take(leaf, None, exact, "clip")
+        if self._sums is not None:
+            return _softmax(np.add.reduceat(exact, self._sums, 1))
         total: FloatArray = np.add.reduce(exact, 1)
         if self._logistic:
             np.exp(total, total)
             np.add(total, ONE, total)
             np.reciprocal(total, total)
         return total
+
+
+def _softmax(sums: FloatArray) -> FloatArray:
+    """Shares of the classes (n, classes) from their sums."""
+    powers = np.exp(sums - sums.max(1, keepdims=True))
+    shares: FloatArray = powers / np.add.reduce(powers, 1, keepdims=True)
+    return shares
 
 
 class _Scratch(threading.local):
@@ -211,7 +225,11 @@ def _tables(ensemble: Ensemble) -> _Tables:
     begin, end = _leaf_ranges(ensemble)
     sizes = end[ensemble.roots]
     words = -(-sizes // LEAVES)
-    word_of_root = np.cumsum(words) - words
+    word_of_root, sums = np.cumsum(words) - words, None
+    if ensemble.classes:
+        order = np.argsort(ensemble.sum_of_root, kind="stable")
+        word_of_root[order] = np.cumsum(words[order]) - words[order]
+        sums = word_of_root[order][np.searchsorted(ensemble.sum_of_root[order], np.arange(ensemble.classes))]
     # Node numbers grow from root to root: the tree of a node is that of the last root before it.
     first_word = word_of_root[np.searchsorted(ensemble.roots, np.arange(len(ensemble.feature)), "right") - 1]
     columns = np.unique(ensemble.feature[inner])
@@ -240,6 +258,7 @@ def _tables(ensemble: Ensemble) -> _Tables:
         used=columns,
         columns=ensemble.columns,
         logistic=ensemble.logistic,
+        sums=sums,
     )
 
 

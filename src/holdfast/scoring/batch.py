@@ -17,7 +17,7 @@ import polars as pl
 from holdfast.core.answerer import Answerer
 from holdfast.core.clock import Clock, stopwatch_s
 from holdfast.core.model import Model
-from holdfast.core.signature import Rows
+from holdfast.core.signature import Rows, Signature
 from holdfast.core.times import MISSING_TIME, microseconds
 from holdfast.errors import Conflict, InvalidInput, StateError
 from holdfast.scoring.chunks import Chunk, ParquetFile, RowFile, Sorted, first_misfit, times_us
@@ -25,6 +25,7 @@ from holdfast.scoring.csvchunks import CsvFile
 from holdfast.scoring.jsonchunks import JsonLinesFile
 from holdfast.scoring.partial import Partial, Plan, Progress, format_of
 from holdfast.serve.recording import FloatArray, IntArray, Recorder, RowMeta
+from holdfast.serve.requests import CLASS
 from holdfast.sources.texttypes import UTC_TIME, as_times, parse_times
 
 HASHED_BYTES = 2**22
@@ -174,7 +175,7 @@ class FileScoring:
         on_progress(into.progress)
         if not into.progress.is_finished:
             self._score_rest(on_progress)
-        into.finish(self._frame(_nobody(), _EMPTY, _EMPTY, np.empty(0)), self._bad_rows)
+        into.finish(self._frame(_nobody(), _EMPTY, _EMPTY, np.empty(self._by.signature.shape(0))), self._bad_rows)
         return into.progress
 
     def _score_rest(self, on_progress: OnProgress) -> None:
@@ -214,7 +215,7 @@ class FileScoring:
         began_s = stopwatch_s()
         outputs = np.asarray(scorer.model.predict(rows), dtype=np.float64)
         run_us = (stopwatch_s() - began_s) * 1e6
-        if outputs.shape != (rows.count,):
+        if outputs.shape != scorer.model.signature.shape(rows.count):
             raise StateError(
                 f"version {scorer.version} of '{scorer.system}' gave outputs of shape {outputs.shape} for "
                 f"{rows.count} rows; score with another version"
@@ -247,7 +248,7 @@ class FileScoring:
             rows=before.rows + scored.count,
             scored=before.scored + len(scored.good),
             outside=before.outside + int((scored.rows.outside > 0).sum()),
-            failed=before.failed + int((~np.isfinite(scored.outputs)).sum()),
+            failed=before.failed + int((~_finite(scored.outputs)).sum()),
             bad=before.bad + len(scored.bad),
         )
         frame = self._frame(scored.key, scored.good + before.rows, scored.rows.outside, scored.outputs)
@@ -255,13 +256,13 @@ class FileScoring:
 
     def _frame(self, key: pl.Series, row: IntArray, outside: IntArray, outputs: FloatArray) -> pl.DataFrame:
         """Rows of the result, as they are in the file."""
-        output = self._by.signature.output
-        known = np.where(np.isfinite(outputs), outputs, np.nan)
+        answered = _answered(self._by.signature, outputs)
+        taken = {*(each.name for each in answered), "row", "outside", "version", "prediction_id"}
         name = self._scorer.key
         columns = [
             pl.Series("row", row, dtype=pl.Int64),
-            key.alias(f"key_{name}" if name in ("row", output, "outside", "version", "prediction_id") else name),
-            pl.Series(output, known, dtype=pl.Float64, nan_to_null=True),
+            key.alias(f"key_{name}" if name in taken else name),
+            *answered,
             pl.Series("outside", outside, dtype=pl.Int64),
             pl.Series("version", [self._scorer.version], dtype=pl.String).new_from_index(0, len(row)),
         ]
@@ -355,6 +356,25 @@ def _texts(column: pl.Series) -> list[str | None]:
             for value in column.to_list()
         ]
     return column.cast(pl.String).to_list()
+
+
+def _finite(outputs: FloatArray) -> Any:
+    """Which rows (n,) were answered with nothing but numbers."""
+    return np.isfinite(outputs if outputs.ndim == 1 else outputs.sum(axis=1))
+
+
+def _answered(signature: Signature, outputs: FloatArray) -> list[pl.Series]:
+    """The columns of the answers: the output; or the most likely class and the probability of each."""
+    finite = _finite(outputs)
+    if not signature.classes:
+        return [pl.Series(signature.output, np.where(finite, outputs, np.nan), dtype=pl.Float64, nan_to_null=True)]
+    known = np.where(finite[:, None], outputs, np.nan)
+    likeliest = np.where(finite[:, None], outputs, 0.0).argmax(axis=1)
+    names = [signature.classes[i] if ok else None for i, ok in zip(likeliest.tolist(), finite.tolist(), strict=True)]
+    each = [
+        pl.Series(name, known[:, j], dtype=pl.Float64, nan_to_null=True) for j, name in enumerate(signature.outputs)
+    ]
+    return [pl.Series(CLASS, names, dtype=pl.String), *each]
 
 
 def _nobody() -> pl.Series:

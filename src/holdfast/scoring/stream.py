@@ -58,14 +58,15 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """What is sent of one row. `output` is null where the model gave no finite number."""
+    """What is sent of one row. `output` is null where the model gave no finite number; the probability of each class
+    where there are classes."""
 
     prediction_id: str
     key: str | None
     system: str
     version: str
     stage: str
-    output: float | None
+    output: float | dict[str, float] | None
     outside: int
 
 
@@ -129,7 +130,9 @@ class Stream:
         since, until = (_EPOCH + timedelta(microseconds=int(at)) for at in (times.min(), times.max() + 1))
         ids = {f"{rows.messages[place].id}:0": place for place in unsure}
         frame = self._lake.scan(PREDICTIONS.name, self._plan.system, since=since, until=until)
-        return dict(_recorded(frame, ids, self._plan.system))
+        routed = self._plane.lanes(self._plan.system).routed
+        parts = {f"out.{routed.output}.{name}": name for name in routed.classes}
+        return dict(_recorded(frame, ids, self._plan.system, parts))
 
     def _answered(self, rows: "MessageRows", places: IntArray) -> "Iterator[tuple[int, Answer | str]]":
         """The recorded answer of each place, or why there is none."""
@@ -232,18 +235,32 @@ def _answers(lane: Lane, meta: RowMeta, outputs: FloatArray, outside: IntArray) 
             system=lane.by.system,
             version=lane.by.version,
             stage=lane.by.stage,
-            output=output if math.isfinite(output) else None,
+            output=_told(lane.signature.classes, output),
             outside=count,
         )
 
 
-def _recorded(frame: pl.DataFrame, ids: Mapping[str, int], system: str) -> "Iterator[tuple[int, Answer | str]]":
-    """The rows of a scan that have these ids, by the place that an id stands for."""
+def _told(classes: Sequence[str], output: Any) -> float | dict[str, float] | None:
+    """An output as it is sent."""
+    if classes:
+        return dict(zip(classes, output, strict=True)) if all(map(math.isfinite, output)) else None
+    return output if math.isfinite(output) else None
+
+
+def _recorded(
+    frame: pl.DataFrame, ids: Mapping[str, int], system: str, parts: Mapping[str, str]
+) -> "Iterator[tuple[int, Answer | str]]":
+    """The rows of a scan that have these ids, by the place that an id stands for; `parts` are the classes by the column
+    that holds the probability of each, where there are classes."""
     if frame.is_empty():
         return
     outputs = [name for name in frame.columns if name.startswith("out.")]
+    answered = pl.struct(outputs) if parts else pl.coalesce(outputs)
     found = frame.filter(pl.col("prediction_id").is_in(list(ids))).select(
-        "prediction_id", "key", "version", "stage", "outside", pl.coalesce(outputs).alias("output")
+        "prediction_id", "key", "version", "stage", "outside", answered.alias("output")
     )
     for row in found.iter_rows(named=True):
+        if parts:
+            known = {parts[name]: value for name, value in row["output"].items() if name in parts and value is not None}
+            row["output"] = known or None
         yield ids[row["prediction_id"]], Answer(system=system, **row)

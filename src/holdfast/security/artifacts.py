@@ -140,8 +140,9 @@ def _probe(directory: Path, model: Model) -> None:
         output: Any = model.runtime.run(x)
     except Exception as error:  # a runtime's library raises what it likes
         raise ArtifactError(f"{directory}: its model does not run on its own columns: {error}") from error
-    if output.shape != (1,):
-        raise ArtifactError(f"{directory}: its model answers one row with shape {output.shape}, not (1,)")
+    shape = model.signature.shape(1)
+    if output.shape != shape:
+        raise ArtifactError(f"{directory}: its model answers one row with shape {output.shape}, not {shape}")
 
 
 def _read(directory: Path, files: Mapping[str, bytes], name: str, kind: type[T]) -> T:

@@ -265,7 +265,7 @@ class DataPlane:
         error = ""
         if isinstance(outputs, HoldfastError):
             error = str(outputs.__cause__ or outputs)[:_ERROR_LIMIT]
-            outputs = np.full(rows.count, np.nan)
+            outputs = np.full(lane.signature.shape(rows.count), np.nan)
         self.recorder.record_predictions(
             lane.by, rows, outputs, meta, queue_us=queue_us, run_us=run_us, error=error, done=done
         )
@@ -282,7 +282,7 @@ class DataPlane:
             nothing = [None] * rows.count
             names = zip(meta.unit or nothing, meta.key or nothing, meta.request_id, strict=True)
             units = [unit or key or request_id for unit, key, request_id in names]
-        outputs = np.empty(rows.count)
+        outputs = np.empty(lanes.lane().signature.shape(rows.count))
         for lane, index in split(lanes, units):
             some, some_meta = (rows, meta) if index is None else (rows.take(index), meta.take(index))
             if lanes.live and lane.by.signature_hash != lanes.live.by.signature_hash:
@@ -314,14 +314,14 @@ def _settle_quick(calls: Sequence[Quick], outcome: Outcome, outside: Sequence[in
 
 
 def _run_model(lane: Lane, rows: Rows) -> Outcome:
-    """Outputs (n,), or what to tell the caller."""
+    """Outputs (n,) or (n, classes), or what to tell the caller."""
     return _checked(lane, lambda: lane.model.predict(rows), rows.count)
 
 
 def _checked(lane: Lane, predict: Callable[[], FloatArray], count: int) -> Outcome:
     try:
-        outputs = np.asarray(predict(), dtype=np.float64)
-        if outputs.shape != (count,):
+        outputs, signature = np.asarray(predict(), dtype=np.float64), lane.by.signature
+        if (outputs.shape != (count,) or signature.classes) and outputs.shape != signature.shape(count):
             raise ValueError(f"outputs of shape {outputs.shape} for {count} rows")
     except Exception as error:  # a model is foreign code
         log.exception("version %s of '%s' failed", lane.by.version, lane.by.system)

@@ -63,7 +63,7 @@ def prediction_fields(signature: Signature) -> tuple[Field, ...]:
     """
     texts = [Field(f"in.{c.name}", "text") for c in signature.columns if c.type == "category"]
     numbers = [Field(f"in.{c.name}", "float") for c in signature.columns if c.type != "category"]
-    return (*_PREDICTION, *texts, *_TIMES, *numbers, Field(f"out.{signature.output}", "float"))
+    return (*_PREDICTION, *texts, *_TIMES, *numbers, *(Field(f"out.{name}", "float") for name in signature.outputs))
 
 
 _ARRIVAL = (
@@ -89,6 +89,12 @@ def arrival_fields(signature: Signature) -> tuple[Field, ...]:
 def label_fields() -> tuple[Field, ...]:
     """Columns of the labels table."""
     return _LABEL
+
+
+def class_fields() -> tuple[Field, ...]:
+    """Columns of the labels table where labels are classes: its `value` is a place among those of the file, which may
+    come to have others."""
+    return (*_LABEL, Field("class", "text"))
 
 
 class Arrival(msgspec.Struct, frozen=True, kw_only=True):
@@ -242,17 +248,23 @@ class Recorder:
             columns["version"], columns["stage"] = answered
         if not isinstance(meta.caller, str):
             columns["caller"] = meta.caller
-        finite = np.isfinite(outputs)
+        is_single = outputs.ndim == 1
+        finite = np.isfinite(outputs if is_single else outputs.sum(axis=1))
         are_ok = bool(finite.all())
         if not are_ok:
             columns["status"] = ["ok" if ok else "failed" for ok in finite.tolist()]
         for name, values in rows.texts.items():
             columns[f"in.{name}"] = values
-        matrix = np.empty((n, rows.numbers.shape[1] + 3))
+        if is_single:
+            matrix = np.empty((n, rows.numbers.shape[1] + 3))
+            matrix[:, 2:-1] = rows.numbers
+            matrix[:, -1] = outputs
+        else:  # a row that failed in one of its numbers failed in all
+            matrix = np.column_stack(
+                [np.empty((n, 2)), rows.numbers, np.where(np.reshape(finite, (-1, 1)), outputs, np.nan)]
+            )
         matrix[:, 0] = queue_us
         matrix[:, 1] = run_us
-        matrix[:, 2:-1] = rows.numbers
-        matrix[:, -1] = outputs
         caller = meta.caller if isinstance(meta.caller, str) else None
         same = (
             answered is None,
@@ -303,17 +315,20 @@ class Recorder:
         ingested_at: IntArray,
         source: str | Sequence[str] = "",
         revisions: IntArray | None = None,
+        classes: Sequence[str | None] | None = None,
         done: Done | None = None,
     ) -> list[str]:
         """Write labels, all or none; returns their ids. The same key, output, time, revision and value give the same.
 
         So a delivery that is repeated counts once, and a correction never replaces what was known before. They are
-        recorded when `done` is called; without it, for recorders without an event loop, when this returns. Raises
+        recorded when `done` is called; `classes` names the class of each where labels are classes, None for one that is
+        not known by name. Without `done`, for recorders without an event loop, when this returns. Raises
         StateError then when they are not.
         """
         n = len(keys)
         revision = np.zeros(n, dtype=np.int64) if revisions is None else revisions
-        parts = zip(keys, known_at.tolist(), revision.tolist(), values.tolist(), strict=True)
+        told = values.tolist() if classes is None else classes
+        parts = zip(keys, known_at.tolist(), revision.tolist(), told, strict=True)
         ids = [f"{key}:{output}:{at}:{number}:{value!r}" for key, at, number, value in parts]
         columns = {
             "label_id": ids,
@@ -325,7 +340,12 @@ class Recorder:
             "source": [source] * n if isinstance(source, str) else source,
             "revision": revision,
         }
-        self._committer(LABELS.name, system, "", label_fields).append(columns, n, done=done or _raised)
+        if classes is None:
+            committer = self._committer(LABELS.name, system, "", label_fields)
+        else:
+            columns["class"] = classes
+            committer = self._committer(LABELS.name, system, "class", class_fields)
+        committer.append(columns, n, done=done or _raised)
         return ids
 
     def record_arrival(

@@ -54,6 +54,10 @@ class PredictRequest(msgspec.Struct, frozen=True, kw_only=True):
         return len(next(iter(self.columns.values()))) if self.columns else 0
 
 
+CLASS = "class"
+"""What the most likely class is called in an answer."""
+
+
 class PredictAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """What was answered, row by row, after it was recorded. Row i is prediction ``<request_id>:<i>``."""
 
@@ -65,6 +69,18 @@ class PredictAnswer(msgspec.Struct, frozen=True, kw_only=True):
     stages: Sequence[str]
     outside: IntArray
     """How many values of each row lie outside what training saw."""
+    classes: tuple[str, ...] = ()
+    """Where `outputs` are one number per class (n, classes): the classes in order."""
+
+    @property
+    def likeliest(self) -> list[str | None]:
+        """The most likely class of each row, the first of equal ones; None where the model gave no probabilities."""
+        finite = np.isfinite(self.outputs.sum(axis=1))
+        places = np.where(finite[:, None], self.outputs, 0.0).argmax(axis=1)
+        return [
+            self.classes[place] if known else None
+            for place, known in zip(places.tolist(), finite.tolist(), strict=True)
+        ]
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -96,7 +112,7 @@ class Pending:
         self.settled: Callable[[], None] = lambda: None
         """Called once every part was filled, or the request failed."""
         self._open = len(self.parts)
-        self._outputs = np.empty(self.count)
+        self._outputs = np.empty(self.parts[0].lane.signature.shape(self.count))
         self._outside = np.zeros(self.count, dtype=np.int64)
 
     def fail(self, error: HoldfastError) -> None:
@@ -137,6 +153,7 @@ class Pending:
             versions=versions,
             stages=stages,
             outside=self._outside,
+            classes=by.signature.classes,
         )
 
 

@@ -88,7 +88,7 @@ def estimate(
         p = np.clip(scores, CLIP, 1 - CLIP)
         found["log_loss"] = -total(np.log1p(-p) + truth * (np.log(p) - np.log1p(-p))) / counted
     if "roc_auc" in metrics or "average_precision" in metrics:
-        areas = [_areas(scores[a:b], truth[a:b], merge_ties=merge_ties) for a, b in zip(first, ends, strict=True)]
+        areas = [curve_areas(scores[a:b], truth[a:b], merge_ties=merge_ties) for a, b in zip(first, ends, strict=True)]
         found["roc_auc"], found["average_precision"] = np.array(areas).T
     return {name: found[name] for name in metrics}
 
@@ -135,8 +135,11 @@ def _confusion(rows: FloatArray, positives: FloatArray, said: FloatArray, hits: 
         }
 
 
-def _areas(scores: FloatArray, truth: FloatArray, *, merge_ties: bool) -> tuple[float, float]:
-    order = np.argsort(-scores)
+def curve_areas(scores: FloatArray, truth: FloatArray, *, merge_ties: bool) -> tuple[float, float]:
+    """Area under the ROC curve and average precision of rows (n,) whose truth (n,) is 0, 1 or a probability; NaN where
+    a class has no weight."""
+    # Where every row is a step, the last of equal scores comes first: an order that NumPy's own sort gives.
+    order = np.argsort(-scores) if merge_ties else np.argsort(scores)[::-1]
     positives, rows = truth[order], np.ones(scores.size)
     if merge_ties:
         ranked = scores[order]

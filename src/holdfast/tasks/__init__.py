@@ -2,5 +2,6 @@
 
 KINDS = {
     "classification": "holdfast.tasks.classification:Classification",
+    "multiclass": "holdfast.tasks.multiclass:Multiclass",
     "regression": "holdfast.tasks.regression:Regression",
 }

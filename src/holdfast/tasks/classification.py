@@ -44,6 +44,7 @@ class Classification:
 
     name = "classification"
     output = "probability"
+    classes: tuple[str, ...] = ()
     losses = ("brier", "log_loss")
     errors = ()
 
@@ -63,7 +64,7 @@ class Classification:
             )
         return y
 
-    def refuses_label(self, value: float) -> str:
+    def refuses_label(self, value: float | str) -> str:
         """Anything but 0 and 1 (or false and true) is refused."""
         return "" if value in (0, 1) else "0 or 1"
 

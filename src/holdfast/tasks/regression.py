@@ -39,6 +39,7 @@ class Regression:
 
     name = "regression"
     output = "value"
+    classes: tuple[str, ...] = ()
     losses = ("absolute_error", "squared_error")
     errors = ("mae", "rmse")
 
@@ -53,9 +54,9 @@ class Regression:
             raise DataError(f"label '{label.name}' is infinite in row {int(np.argmax(np.isinf(y)))}; leave it empty")
         return y
 
-    def refuses_label(self, value: float) -> str:
+    def refuses_label(self, value: float | str) -> str:
         """Anything that is not finite is refused."""
-        return "" if np.isfinite(value) else "a finite number"
+        return "" if not isinstance(value, str) and np.isfinite(value) else "a finite number"
 
     def loss(self, name: str, y: FloatArray, output: FloatArray) -> FloatArray:
         """Loss per row (n,), NaN where the label is. Raises UnknownKind for a loss it has not."""

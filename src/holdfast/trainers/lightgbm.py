@@ -32,6 +32,8 @@ OBJECTIVES = {
     "squared_error": ("regression", "l2"),
 }
 """What is fitted and watched for a task whose default loss is the key."""
+OF_CLASSES = ("multiclass", "multi_logloss")
+"""The same for a task of classes."""
 
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
@@ -79,9 +81,10 @@ class LightGBM(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 f"trainer lightgbm cannot fit the loss '{task.losses[0]}' of task '{task.name}'; "
                 f"it fits {', '.join(OBJECTIVES)}"
             )
-        objective, metric = OBJECTIVES[task.losses[0]]
+        objective, metric = OF_CLASSES if task.classes else OBJECTIVES[task.losses[0]]
         least = self.min_rows_per_leaf or max(20, round(0.003 * len(y)))
         options = self._options(objective, metric, seed) | {"min_data_in_leaf": least}
+        options |= {"num_class": len(task.classes)} if task.classes else {}
         train = lgb.Dataset(x, y, weight=weights, params=options)
         watched = [train] if valid is None else [train, train.create_valid(valid[0], valid[1], params=options)]
         losses: dict[str, dict[str, list[float]]] = {}
@@ -96,7 +99,7 @@ class LightGBM(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             valid_names=["train", "valid"][: len(watched)],
             callbacks=callbacks,
         )
-        rounds = booster.best_iteration if booster.best_iteration > 0 else booster.num_trees()
+        rounds = booster.best_iteration if booster.best_iteration > 0 else booster.current_iteration()
         curves = {name: [float(loss) for loss in values[metric]] for name, values in losses.items()}
         params = msgspec.structs.asdict(self) | {
             "trees": rounds,
@@ -136,7 +139,7 @@ class Boosted:
         self.curves = curves
 
     def predict(self, x: FloatArray) -> FloatArray:
-        """Outputs (n,) for a float32 matrix: a probability or a value."""
+        """Outputs (n,) for a float32 matrix: a probability or a value; or (n, classes), probabilities."""
         return np.asarray(self._booster.predict(x, num_iteration=self._rounds, num_threads=THREADS))
 
     def export(self, directory: Path) -> str:
@@ -172,7 +175,8 @@ class _Trees(NamedTuple):
 
 
 def to_onnx(text: str) -> bytes:
-    """LightGBM's model text as an ONNX model: input ``x`` float32 (n, columns), output ``y`` float32 (n, 1).
+    """LightGBM's model text as an ONNX model: input ``x`` float32 (n, columns), output ``y`` float32 (n, 1), or
+    (n, classes).
 
     Raises ParityFailed for what has no equal in ONNX: categorical splits, linear leaves, averaged trees.
     """
@@ -182,12 +186,13 @@ def to_onnx(text: str) -> bytes:
         raise ParityFailed("averaged trees (boosting rf) are not converted to ONNX")
     objective, *options = facts["objective"].split()
     scale = float(dict(option.split(":") for option in options).get("sigmoid", "1")) if objective == "binary" else None
-    if objective not in ("binary", "regression", "regression_l1") or "sqrt" in options:
+    classes = int(facts["num_class"]) if objective == "multiclass" else 1
+    if objective not in ("binary", "multiclass", "regression", "regression_l1") or "sqrt" in options:
         raise ParityFailed(f"objective '{facts['objective']}' is not converted to ONNX")
     trees = _Trees(*([] for _ in _Trees._fields))
     for number, block in enumerate(blocks):
         _add_tree(trees, number, _fields(block))
-    return _model(trees, columns=int(facts["max_feature_idx"]) + 1, sigmoid=scale)
+    return _model(trees, columns=int(facts["max_feature_idx"]) + 1, sigmoid=scale, classes=classes)
 
 
 def _fields(block: str) -> dict[str, str]:
@@ -243,15 +248,19 @@ def _missing_left(thresholds: FloatArray, decisions: "np.ndarray[Any, np.dtype[n
     return np.where((decisions & MISSING_NAN) > 0, default_left, zero_left).astype(np.int64)
 
 
-def _model(trees: _Trees, *, columns: int, sigmoid: float | None) -> bytes:
-    """The ONNX file. Nothing random, dated or named after a machine goes into it."""
+def _model(trees: _Trees, *, columns: int, sigmoid: float | None, classes: int = 1) -> bytes:
+    """The ONNX file. Nothing random, dated or named after a machine goes into it.
+
+    Of several classes each has a sum of its own: every round adds one tree to each, in the order of the classes.
+    """
+    link = "Softmax" if classes > 1 else None if sigmoid is None else "Sigmoid"
     nodes = [
         helper.make_node(
             "TreeEnsembleRegressor",
             ["x"],
-            ["y" if sigmoid is None else "sum"],
+            ["y" if link is None else "sum"],
             domain="ai.onnx.ml",
-            n_targets=1,
+            n_targets=classes,
             aggregate_function="SUM",
             post_transform="NONE",
             nodes_treeids=trees.tree,
@@ -264,17 +273,17 @@ def _model(trees: _Trees, *, columns: int, sigmoid: float | None) -> bytes:
             nodes_missing_value_tracks_true=trees.missing_true,
             target_treeids=trees.leaf_tree,
             target_nodeids=trees.leaf_node,
-            target_ids=[0] * len(trees.leaf_node),
+            target_ids=[tree % classes for tree in trees.leaf_tree],
             target_weights=[value * (sigmoid or 1.0) for value in trees.leaf_value],
         )
     ]
-    if sigmoid is not None:
-        nodes.append(helper.make_node("Sigmoid", ["sum"], ["y"]))
+    if link is not None:
+        nodes.append(helper.make_node(link, ["sum"], ["y"]))
     graph = helper.make_graph(
         nodes,
         "trees",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, columns])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 1])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, classes])],
     )
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=8, producer_name="holdfast")

@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 from scipy import sparse
+from scipy.special import logsumexp, softmax
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 
@@ -24,7 +25,8 @@ SCORE_LIMIT = 8.0
 
 
 class Linear(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A linear score: logistic regression for a probability, ridge regression for a value.
+    """A linear score: logistic regression for a probability, ridge regression for a value; for several classes a score
+    each, multinomial logistic regression.
 
     It is the plain model that every candidate must beat, and a good first model of one's own.
     """
@@ -63,6 +65,10 @@ class Linear(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         x, y = x[-self.max_rows :], y[-self.max_rows :]
         counts = None if weights is None else weights[-self.max_rows :]
         design = _Design.of(x, categories)
+        if task.classes:
+            slopes, starts = self._solve_classes(design.rows(x), y, len(task.classes), counts)
+            each = [design.coefficients(w, float(b), "identity") for w, b in zip(slopes, starts, strict=True)]
+            return Fit({"link": "softmax", "scores": each}, msgspec.structs.asdict(self))
         coefficients, intercept = self._solve(design.rows(x), y, link, counts)
         return Fit(design.coefficients(coefficients, intercept, link), msgspec.structs.asdict(self))
 
@@ -76,12 +82,33 @@ class Linear(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             # One class only: the solver refuses, but the best model is known, a constant (with one row of doubt).
             share = (y.sum() + 0.5) / (len(y) + 1)
             return np.zeros(rows.shape[1]), float(np.log(share / (1 - share)))
+        model = self._logistic(rows, y, counts)
+        return np.asarray(model.coef_, dtype=np.float64).ravel(), float(model.intercept_[0])
+
+    def _logistic(self, rows: sparse.csr_matrix, y: FloatArray, counts: FloatArray | None) -> LogisticRegression:
         model = LogisticRegression(C=1 / self.l2, max_iter=self.rounds, tol=1e-4)
         with warnings.catch_warnings():
             # After `rounds` iterations the loss no longer changes in the fourth digit; going on costs time only.
             warnings.simplefilter("ignore", ConvergenceWarning)
             model.fit(rows, y, sample_weight=counts)
-        return np.asarray(model.coef_, dtype=np.float64).ravel(), float(model.intercept_[0])
+        return model
+
+    def _solve_classes(
+        self, rows: sparse.csr_matrix, y: FloatArray, classes: int, counts: FloatArray | None
+    ) -> tuple[FloatArray, FloatArray]:
+        """Weights (classes, columns) and intercepts (classes,). A class that never occurs gets a constant score: that
+        of half a row among all."""
+        weights, starts = np.zeros((classes, rows.shape[1])), np.zeros(classes)
+        found = np.unique(y).astype(np.int64)
+        if len(found) > 1:
+            model = self._logistic(rows, y, counts)
+            # With two classes the scores are those of the second against the first.
+            there = found if len(found) > 2 else found[1:]
+            weights[there], starts[there] = model.coef_, model.intercept_
+        scores = rows @ weights[found].T + starts[found]
+        usual = float(np.mean(logsumexp(scores, axis=1)))
+        starts[np.setdiff1d(np.arange(classes), found)] = usual + np.log(0.5 / (len(y) + 0.5))
+        return weights, starts
 
 
 class _Design(msgspec.Struct, frozen=True, kw_only=True):
@@ -142,17 +169,11 @@ class Fit:
         self.params = params
 
     def predict(self, x: FloatArray) -> FloatArray:
-        """Outputs (n,) for a float32 matrix: a probability or a value."""
-        score = np.full(len(x), self._coefficients["intercept"], dtype=np.float64)
-        for j, column in enumerate(self._coefficients["columns"]):
-            values = x[:, j].astype(np.float64)
-            missing = np.isnan(values)
-            if column["type"] == "category":
-                weights = np.array(column["weights"])
-                score += weights[np.where(missing, len(weights) - 1, values).astype(np.int64)]
-            else:
-                z = np.clip((values - column["mean"]) / column["scale"], -column["limit"], column["limit"])
-                score += np.where(missing, column["missing"], z * column["weight"])
+        """Outputs (n,) for a float32 matrix: a probability or a value; or (n, classes), probabilities."""
+        if "scores" in self._coefficients:
+            scores = np.column_stack([_score(each, x) for each in self._coefficients["scores"]])
+            return np.asarray(softmax(scores, axis=1), dtype=np.float64)
+        score = _score(self._coefficients, x)
         return 0.5 * (1 + np.tanh(score / 2)) if self._coefficients["link"] == "logistic" else score
 
     def export(self, directory: Path) -> str:
@@ -166,21 +187,38 @@ class Fit:
         return "linear"
 
 
+def _score(coefficients: dict[str, Any], x: FloatArray) -> FloatArray:
+    score = np.full(len(x), coefficients["intercept"], dtype=np.float64)
+    for j, column in enumerate(coefficients["columns"]):
+        values = x[:, j].astype(np.float64)
+        missing = np.isnan(values)
+        if column["type"] == "category":
+            weights = np.array(column["weights"])
+            score += weights[np.where(missing, len(weights) - 1, values).astype(np.int64)]
+        else:
+            z = np.clip((values - column["mean"]) / column["scale"], -column["limit"], column["limit"])
+            score += np.where(missing, column["missing"], z * column["weight"])
+    return score
+
+
+ENDS = {"logistic": "Sigmoid", "identity": "Identity", "softmax": "Softmax"}
+"""The last node of a graph, which makes the output of the scores."""
+
+
 def to_onnx(coefficients: dict[str, Any]) -> bytes:
-    """Coefficients as an ONNX model: input ``x`` float32 (n, columns), output ``y`` float64 (n, 1)."""
+    """Coefficients as an ONNX model: input ``x`` float32 (n, columns), output ``y`` float64 (n, 1), or (n, classes)."""
     graph = _Graph()
-    columns = list(enumerate(coefficients["columns"]))
-    score = graph.constant(np.array([[coefficients["intercept"]]], dtype=np.float64))
-    numbers = [(j, column) for j, column in columns if column["type"] == "number"]
+    scores: list[dict[str, Any]] = coefficients.get("scores", [coefficients])
+    columns = list(enumerate(scores[0]["columns"]))
+    score = graph.constant(np.array([[each["intercept"] for each in scores]], dtype=np.float64))
+    numbers = [j for j, column in columns if column["type"] == "number"]
     if numbers:
-        score = graph.node("Add", graph.numbers(numbers), score)
-    tables = [(j, column["weights"]) for j, column in columns if column["type"] == "category"]
+        score = graph.node("Add", graph.numbers(numbers, scores), score)
+    tables = [j for j, column in columns if column["type"] == "category"]
     if tables:
-        score = graph.node("Add", graph.categories(tables), score)
-    graph.nodes.append(
-        helper.make_node("Sigmoid" if coefficients["link"] == "logistic" else "Identity", [score], ["y"])
-    )
-    return graph.model(len(columns))
+        score = graph.node("Add", graph.categories(tables, scores), score)
+    graph.nodes.append(helper.make_node(ENDS[coefficients["link"]], [score], ["y"]))
+    return graph.model(len(columns), len(scores))
 
 
 class _Graph:
@@ -205,12 +243,16 @@ class _Graph:
         picked = self.node("Gather", "x", self.constant(np.array(places, dtype=np.int64)), axis=1)
         return self.node("Cast", picked, to=TensorProto.DOUBLE), self.node("IsNaN", picked)
 
-    def numbers(self, columns: list[tuple[int, dict[str, Any]]]) -> str:
-        """Sum of the shares of the numbers, (n, 1)."""
-        values, missing = self.pick([j for j, _ in columns])
-        mean, scale, limit, weight, absent = (
-            np.array([[column[field] for _, column in columns]], dtype=np.float64)
-            for field in ("mean", "scale", "limit", "weight", "missing")
+    def numbers(self, places: list[int], scores: list[dict[str, Any]]) -> str:
+        """Sum of the shares of the numbers in each score, (n, scores)."""
+        values, missing = self.pick(places)
+        mean, scale, limit = (
+            np.array([[scores[0]["columns"][j][field] for j in places]], dtype=np.float64)
+            for field in ("mean", "scale", "limit")
+        )
+        weight, absent = (
+            np.array([[each["columns"][j][field] for j in places] for each in scores], dtype=np.float64)
+            for field in ("weight", "missing")
         )
         means = self.constant(mean)
         z = self.node("Sub", self.node("Where", missing, means, values), means)
@@ -220,23 +262,27 @@ class _Graph:
         flags = self.node("Cast", missing, to=TensorProto.DOUBLE)
         return self.node("Add", shares, self.node("MatMul", flags, self.constant(absent.T)))
 
-    def categories(self, tables: list[tuple[int, list[float]]]) -> str:
-        """Sum of the shares of the categories, (n, 1): all tables in one, each column offset to its own."""
-        sizes = [len(weights) for _, weights in tables]
-        values, missing = self.pick([j for j, _ in tables])
+    def categories(self, places: list[int], scores: list[dict[str, Any]]) -> str:
+        """Sum of the shares of the categories in each score, (n, scores): all tables in one, each column offset to its
+        own."""
+        tables = [[each["columns"][j]["weights"] for j in places] for each in scores]
+        sizes = [len(weights) for weights in tables[0]]
+        values, missing = self.pick(places)
         last = self.constant(np.array([[size - 1 for size in sizes]], dtype=np.float64))
         codes = self.node("Cast", self.node("Where", missing, last, values), to=TensorProto.INT64)
         offsets = self.constant(np.array([np.cumsum([0, *sizes[:-1]])], dtype=np.int64))
-        weights = self.constant(np.concatenate([weights for _, weights in tables]).astype(np.float64))
+        stacked = [np.concatenate(weights).astype(np.float64) for weights in tables]
+        is_single = len(stacked) == 1
+        weights = self.constant(stacked[0] if is_single else np.column_stack(stacked))
         shares = self.node("Gather", weights, self.node("Add", codes, offsets), axis=0)
-        return self.node("ReduceSum", shares, self.constant(np.array([1], dtype=np.int64)), keepdims=1)
+        return self.node("ReduceSum", shares, self.constant(np.array([1], dtype=np.int64)), keepdims=int(is_single))
 
-    def model(self, columns: int) -> bytes:
+    def model(self, columns: int, scores: int) -> bytes:
         graph = helper.make_graph(
             self.nodes,
             "linear",
             [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, columns])],
-            [helper.make_tensor_value_info("y", TensorProto.DOUBLE, [None, 1])],
+            [helper.make_tensor_value_info("y", TensorProto.DOUBLE, [None, scores])],
             self._constants,
         )
         opsets = [helper.make_opsetid("", 17)]

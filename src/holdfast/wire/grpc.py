@@ -179,7 +179,8 @@ class InferenceService:
         if tracing.is_on:
             asked = msgspec.structs.replace(asked, trace=tracing.begin(*context_of(head.context)))
         is_raw = bool(request.raw_input_contents)
-        return infer_response(await self._batcher.predict(name, asked), is_raw=is_raw)
+        answer = await self._batcher.predict(name, asked)
+        return infer_response(answer, is_raw=is_raw, wanted=inference.outputs)
 
     async def _converse(self, request: Message, head: CallHead, caller: str) -> Message:
         """One message of a stream. What is wrong with it is told in its place: the stream goes on."""

@@ -60,8 +60,9 @@ def inference_of(request: Message, *, columns: Sequence[str], most_rows: int) ->
     )
 
 
-def infer_response(answer: PredictAnswer, *, is_raw: bool) -> Message:
-    """A `ModelInferResponse`: its tensors as raw bytes where the request had them so, else as values.
+def infer_response(answer: PredictAnswer, *, is_raw: bool, wanted: Sequence[str] = ()) -> Message:
+    """A `ModelInferResponse`: its tensors, those `wanted` where any are named; as raw bytes where the request had them
+    so, else as values.
 
     Versions and stages of single rows, where two versions answered one request, stand in parameters, separated by
     commas.
@@ -73,12 +74,13 @@ def infer_response(answer: PredictAnswer, *, is_raw: bool) -> Message:
             parameter.int64_param = value
         else:
             parameter.string_param = value if isinstance(value, str) else ",".join(value)
-    for tensor in output_tensors(answer):
+    for tensor in output_tensors(answer, wanted):
         output = response.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
         if is_raw:
             response.raw_output_contents.append(to_bytes(tensor))
         else:
-            getattr(output.contents, _CONTENTS[tensor.datatype]).extend(list(tensor.data))
+            data = [each.encode() for each in tensor.data] if tensor.datatype == "BYTES" else list(tensor.data)
+            getattr(output.contents, _CONTENTS[tensor.datatype]).extend(data)
     return response
 
 

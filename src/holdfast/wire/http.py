@@ -7,9 +7,8 @@ from typing import Any, get_args
 
 import msgspec
 
-from holdfast.core import kinds
+from holdfast.core.classes import make_task
 from holdfast.core.clock import Clock
-from holdfast.core.protocols import Task
 from holdfast.errors import HoldfastError, InvalidInput, NotFound, Overloaded, StateError, did_you_mean
 from holdfast.observe.metricsboard import MetricsBoard
 from holdfast.observe.metricspage import CONTENT_TYPE
@@ -216,7 +215,8 @@ class DataPlaneApp:
                     usable(request.request_id)
                     return _json(200, predict_answer(await self.batcher.predict(place.system, request)))
                 case "labels":
-                    task: Task = kinds.load("tasks", self._plane.lanes(place.system).routed.task)()
+                    routed = self._plane.lanes(place.system).routed
+                    task = make_task(routed.task, routed.classes)
                     return _json(200, await take_labels(body, place.system, task, self._plane.recorder, self._clock))
                 case "predictions":
                     routed = self._plane.lanes(place.system).routed

@@ -46,17 +46,19 @@ class ModelReady(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PlainAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """One object per row: the output under its name, and prediction_id, version, stage and outside."""
+    """One object per row: the output under its name, and prediction_id, version, stage and outside. Of several classes
+    the output is an object with the number of each, beside the likeliest class."""
 
     request_id: str
-    predictions: list[dict[str, str | int | float | None]]
+    predictions: list[dict[str, str | int | float | dict[str, float | None] | None]]
 
 
 class LabelsTaken(msgspec.Struct, frozen=True, kw_only=True):
-    """The ids under which the labels were recorded."""
+    """The ids under which the labels were recorded, and the classes among them that the system does not know."""
 
     recorded: int
     label_ids: list[str]
+    unknown_classes: list[str] | msgspec.UnsetType = msgspec.UNSET
 
 
 class PredictionsTaken(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,12 +7,13 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from holdfast.core.classes import class_name, class_of
 from holdfast.core.clock import Clock
 from holdfast.core.protocols import Task
 from holdfast.core.times import AwareTime, microseconds
 from holdfast.errors import InvalidInput
 from holdfast.serve.recording import Recorder
-from holdfast.serve.requests import PredictAnswer, PredictRequest
+from holdfast.serve.requests import CLASS, PredictAnswer, PredictRequest
 
 AHEAD = timedelta(minutes=10)
 """How far the clock of whoever delivers labels may run ahead of this one."""
@@ -31,10 +32,11 @@ class PlainRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class PlainLabel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The truth for one key. `known_at` is when it became known, now by default; a higher `revision` corrects."""
+    """The truth for one key: true or false, a number, or a class. `known_at` is when it became known, now by default; a
+    higher `revision` corrects."""
 
     key: str | int
-    label: bool | float
+    label: bool | float | str
     known_at: AwareTime | None = None
     source: str = ""
     revision: int = 0
@@ -77,12 +79,12 @@ def read_predict(body: bytes, *, request_id: str, caller: str = "") -> PredictRe
 
 def predict_answer(answer: PredictAnswer) -> dict[str, Any]:
     """An answer as plain JSON values: one object per row; an output that is not finite is null."""
-    rows = zip(answer.outputs.tolist(), answer.versions, answer.stages, answer.outside.tolist(), strict=True)
+    rows = zip(_said(answer), answer.versions, answer.stages, answer.outside.tolist(), strict=True)
     return {
         "request_id": answer.request_id,
         "predictions": [
             {
-                answer.output: output,
+                **output,
                 "prediction_id": f"{answer.request_id}:{i}",
                 "version": version,
                 "stage": stage,
@@ -91,6 +93,16 @@ def predict_answer(answer: PredictAnswer) -> dict[str, Any]:
             for i, (output, version, stage, outside) in enumerate(rows)
         ],
     }
+
+
+def _said(answer: PredictAnswer) -> list[dict[str, Any]]:
+    """What was answered, row by row: the output, or the most likely class and the probability of each."""
+    if not answer.classes:
+        return [{answer.output: output} for output in answer.outputs.tolist()]
+    return [
+        {CLASS: name, answer.output: dict(zip(answer.classes, row, strict=True))}
+        for name, row in zip(answer.likeliest, answer.outputs.tolist(), strict=True)
+    ]
 
 
 async def take_labels(body: bytes, system: str, task: Task, recorder: Recorder, clock: Clock) -> dict[str, Any]:
@@ -103,7 +115,8 @@ async def take_labels(body: bytes, system: str, task: Task, recorder: Recorder, 
         raise InvalidInput("the delivery has no labels", expected="at least one label")
     latest = clock.now() + AHEAD
     for row, label in enumerate(labels):
-        if expected := task.refuses_label(float(label.label)):
+        given = label.label if task.classes or isinstance(label.label, str) else float(label.label)
+        if expected := task.refuses_label(given):
             raise InvalidInput(
                 f"row {row}: {label.label} is no label of this system", row=row, column="label", expected=expected
             )
@@ -114,6 +127,8 @@ async def take_labels(body: bytes, system: str, task: Task, recorder: Recorder, 
                 column="known_at",
                 expected="a time that is not in the future",
             )
+    names = [class_name(label.label) for label in labels] if task.classes else None
+    values = [class_of(name, task.classes) for name in names] if names else [float(label.label) for label in labels]
     now = microseconds(clock.now())
     known_at = [now if label.known_at is None else microseconds(label.known_at) for label in labels]
     recorded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -121,7 +136,8 @@ async def take_labels(body: bytes, system: str, task: Task, recorder: Recorder, 
         system,
         output=task.output,
         keys=[str(label.key) for label in labels],
-        values=np.array([label.label for label in labels], dtype=np.float64),
+        values=np.array(values, dtype=np.float64),
+        classes=names,
         known_at=np.array(known_at, dtype=np.int64),
         ingested_at=np.full(len(labels), now, dtype=np.int64),
         source=[label.source for label in labels],
@@ -129,4 +145,6 @@ async def take_labels(body: bytes, system: str, task: Task, recorder: Recorder, 
         done=lambda error: recorded.set_exception(error) if error else recorded.set_result(None),
     )
     await recorded
-    return {"recorded": len(ids), "label_ids": ids}
+    unknown = sorted({name for name in names or () if name not in task.classes})
+    # Recorded all the same, as a class that no version could have answered: left out, quality would look better.
+    return {"recorded": len(ids), "label_ids": ids} | ({"unknown_classes": unknown} if unknown else {})

@@ -18,7 +18,7 @@ from holdfast.core.times import AwareTime
 from holdfast.errors import InvalidInput, did_you_mean
 from holdfast.serve.ids import ID_LIMIT, usable_id
 from holdfast.serve.lanes import Lanes
-from holdfast.serve.requests import PredictAnswer, PredictRequest
+from holdfast.serve.requests import CLASS, PredictAnswer, PredictRequest
 from holdfast.wire.tensors import Datatype, Tensor, column, floats, instants, said, values
 
 MOST_CATEGORIES = 100
@@ -116,7 +116,7 @@ def predict_request(asked: Inference, lanes: Lanes, *, request_id: str, caller: 
     """
     lane = lanes.lane(asked.version)
     check_parameters(asked.parameters, "the request")
-    _refuse_outputs(asked.outputs, lanes.routed.output)
+    _refuse_outputs(asked.outputs, (lanes.routed.output, *((CLASS,) if lanes.routed.classes else ())))
     return typed_request(asked, lanes.routed, lane.reader, request_id=request_id, caller=caller)
 
 
@@ -193,9 +193,18 @@ def check_shape(name: str, shape: Sequence[int], columns: Sequence[str], most_ro
         )
 
 
-def output_tensors(answer: PredictAnswer) -> tuple[Tensor, ...]:
-    """The outputs of an answer: one tensor (n,) of FP64, NaN where the output is not a number."""
-    return (Tensor(name=answer.output, datatype="FP64", shape=answer.outputs.shape, data=answer.outputs),)
+def output_tensors(answer: PredictAnswer, wanted: Sequence[str] = ()) -> tuple[Tensor, ...]:
+    """The outputs of an answer: one tensor (n,) of FP64, NaN where the output is not a number; or (n, classes), and one
+    of BYTES (n,) with the most likely class, empty where there are no probabilities. `wanted` names those that are."""
+    if not answer.classes:
+        return (Tensor(name=answer.output, datatype="FP64", shape=answer.outputs.shape, data=answer.outputs),)
+    numbers = answer.outputs.reshape(-1)
+    likeliest = [name or "" for name in answer.likeliest]
+    tensors = (
+        Tensor(name=answer.output, datatype="FP64", shape=answer.outputs.shape, data=numbers),
+        Tensor(name=CLASS, datatype="BYTES", shape=(len(likeliest),), data=likeliest),
+    )
+    return tuple(tensor for tensor in tensors if not wanted or tensor.name in wanted)
 
 
 def answer_version(answer: PredictAnswer) -> str:
@@ -228,8 +237,18 @@ def model_metadata(name: str, versions: Sequence[str], signature: Signature) -> 
         versions=tuple(versions),
         platform=f"holdfast_{signature.task}",
         inputs=tuple(map(_input_metadata, columns)),
-        outputs=(TensorMetadata(name=signature.output, datatype="FP64", shape=(-1,)),),
+        outputs=_output_metadata(signature),
         parameters=ModelParameters(packed_input=packed),
+    )
+
+
+def _output_metadata(signature: Signature) -> tuple[TensorMetadata, ...]:
+    if not signature.classes:
+        return (TensorMetadata(name=signature.output, datatype="FP64", shape=(-1,)),)
+    shape, classes = (-1, len(signature.classes)), {"classes": signature.classes}
+    return (
+        TensorMetadata(name=signature.output, datatype="FP64", shape=shape, parameters=classes),
+        TensorMetadata(name=CLASS, datatype="BYTES", shape=(-1,), parameters=classes),
     )
 
 
@@ -290,12 +309,14 @@ def _is_packed(tensor: Tensor, names: Sequence[str]) -> bool:
     return tensor.width > 1 or (len(names) == 1 and len(tensor.shape) == 2 and tensor.name not in names)
 
 
-def _refuse_outputs(wanted: Sequence[str], output: str) -> None:
+def _refuse_outputs(wanted: Sequence[str], outputs: Sequence[str]) -> None:
     for name in wanted:
-        if name != output:
-            raise InvalidInput(f"no output '{name}'{did_you_mean(name, [output])}", column=name, expected=output)
-    if len(wanted) > 1:
-        raise InvalidInput(f"output '{output}' is asked for twice; ask once", column=output, expected="one output")
+        if name not in outputs:
+            raise InvalidInput(
+                f"no output '{name}'{did_you_mean(name, outputs)}", column=name, expected=" or ".join(outputs)
+            )
+        if list(wanted).count(name) > 1:
+            raise InvalidInput(f"output '{name}' is asked for twice; ask once", column=name, expected="one output")
 
 
 def _listed(parameters: Mapping[str, Any], name: str, count: int) -> list[Any] | None:

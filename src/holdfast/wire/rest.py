@@ -110,7 +110,7 @@ def read_infer(
     outputs = infer.outputs or []
     binary: dict[str, bool] = {}
     check_count(len(infer.inputs), columns)
-    for output in outputs[:2]:  # there is one; further ones are refused
+    for output in outputs[:3]:  # there are two at most; further ones are refused
         given = output.parameters or {}
         check_parameters(given, f"output '{output.name}'")
         if (wanted := _flag(given, "binary_data", f"output '{output.name}'")) is not None:
@@ -132,7 +132,7 @@ def write_infer(answer: PredictAnswer, asked: Asked) -> tuple[bytes, bytes]:
     """The JSON of an answer and the bytes behind it, empty where every output is JSON."""
     outputs: list[ResponseOutput] = []
     chunks: list[bytes] = []
-    for tensor in output_tensors(answer):
+    for tensor in output_tensors(answer, asked.inference.outputs):
         data: Any = msgspec.UNSET
         parameters: Any = msgspec.UNSET
         if asked.binary.get(tensor.name, asked.all_binary):
