@@ -95,7 +95,7 @@ def main() -> None:
     given = _options()
     figures = joined(given.join) if given.join else _measured(given)
     print_false(figures["false"])
-    print_delay(figures["delay"])
+    print_delay(alarmtables.at_equal_rates(figures["false"], figures["delay"]))
     report("alarms", {key: figures.get(key) for key in ("size", "cpu_s", "parts")}, None)
     if given.docs:
         alarmtables.write(given.docs, figures["false"], figures["delay"])

@@ -46,3 +46,17 @@ def test_the_tables_count_who_was_sooner_by_data_set_and_by_peer():
 def test_a_data_set_without_peers_is_not_compared_with_any():
     table = alarmtables.delay_tables([a_row("flights", 1.0, {"plain PSI 0.2, days": 1.0})])
     assert "peer" not in table
+
+
+def test_a_detector_that_alarms_too_often_at_its_least_eager_is_not_compared():
+    false = [
+        {"data": "flights", "detector": "Holdfast", "total": 0.7},
+        {"data": "flights", "detector": "River DDM on errors", "total": 9.0, "rate_at_threshold": 5.0},
+        {"data": "flights", "detector": "River KSWIN on losses", "total": 9.0, "rate_at_threshold": 0.7},
+    ]
+    delay = [a_row("flights", 2.0, {"River DDM on errors": 1.0, "River KSWIN on losses": 3.0})]
+    [row] = alarmtables.at_equal_rates(false, delay)
+    assert row["equal_rate"] == {"River KSWIN on losses": 3.0}
+    table = alarmtables.delay_tables([row])
+    assert "| dead feature | 2 | too often (1) | 3 (1) |" in table
+    assert "| the best peer of each fault, flights | 1 | 1 | 0 | 0 |" in table

@@ -99,6 +99,7 @@ def test_columns_come_back_from_arrays_as_they_were():
     assert frame(arrays(rows, rows.columns)).equals(rows)
 
 
+@pytest.mark.slow
 def test_a_column_costs_what_the_model_loses_by_it(pool):
     found = [costs.trial(pool, seed) for seed in range(4)]
     assert all(one["truth"]["noise"] == pytest.approx(0.0, abs=0.02) for one in found)
@@ -143,6 +144,7 @@ def test_dates_are_judged_by_day_and_by_interval():
     assert found["beyond_off_days"] == 18.0
 
 
+@pytest.mark.slow
 def test_a_grave_change_is_dated_on_its_day(pool):
     long = as_pool(
         "long", "classification", pl.concat(pool.days * 3).select(*pool.columns, "label"), fitted=800, size=40

@@ -90,6 +90,7 @@ def test_a_change_without_noise_is_exact() -> None:
         ([1.0] * 7, "7 blocks"),
         ([np.nan] * 30, "0 blocks"),
         ([0.3] * 30, "all blocks have the same value"),
+        ([0.3] * 29 + [0.1 + 0.2], "all blocks have the same value"),
     ],
 )
 def test_what_cannot_be_told_is_no_change_and_says_why(series: list[float], why: str) -> None:

@@ -15,6 +15,8 @@ FloatArray = npt.NDArray[np.float64]
 
 LEAST = 3
 """Fewest blocks on either side of a change."""
+SAME = 1e-9
+"""Values apart by no more than this part of the largest are equal but for rounding."""
 WARM = 20
 """Blocks after which a simulated series has forgotten how it began."""
 LEAST_OF_A_SIDE = 5
@@ -90,7 +92,7 @@ def change_point(
     split = int(best[0])
     before, after = float(x[:split].mean()), float(x[split:].mean())
     residuals = x - np.where(np.arange(x.size) < split, before, after)
-    if not np.ptp(x):
+    if np.ptp(x) <= SAME * float(np.abs(x).max()):
         return _none(before, after, 1.0, "all blocks have the same value")
     scale = 1e-12 * float(np.square(x).mean())
     noise = float(_long_run_variance(residuals[None, :])[0])
