@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -18,6 +19,8 @@ log = logging.getLogger("holdfast")
 WEBHOOK = "HOLDFAST_WEBHOOK"
 """Environment variable: notices are also sent to this URL, as JSON."""
 WEBHOOK_TIMEOUT_S = 3.0
+TOLD, LOGGED = "people were told", "written to the log (no webhook is set)"
+"""With a webhook, and without."""
 
 
 def open_system(state: State, name: str, clock: Clock, *, tell: Tell = log.warning, waits: bool = False) -> System:
@@ -34,7 +37,7 @@ def system_of(state: State, file: SystemFile, clock: Clock, *, tell: Tell = log.
     """The system that a file describes."""
     spec = state.spec(file)
     feeds = LakeFeeds(spec, Path(file.path).parent, state.lake, state.catalog)
-    return System(spec, state, clock, feeds, waits=waits, tell=tell)
+    return System(spec, state, clock, feeds, waits=waits, tell=tell, told=on_record(os.environ))
 
 
 def teller(system: str, clock: Clock) -> Tell:
@@ -47,6 +50,11 @@ def teller(system: str, clock: Clock) -> Tell:
             _post(url, system, text, clock.now())
 
     return tell
+
+
+def on_record(environment: Mapping[str, str]) -> str:
+    """What stands on record of a notice."""
+    return TOLD if environment.get(WEBHOOK) else LOGGED
 
 
 def _post(url: str, system: str, text: str, at: datetime) -> None:

@@ -48,12 +48,14 @@ def plan_release(
     assert run is not None
     holdout = read_holdout(state.blobs.get(run.holdout_rows))
     days = [block.rows() for block in blocks_of(spec.data.timezone, holdout)]
-    other, said = "linear", f"version {live} and its linear baseline, which differ more than two releases will,"
+    other, said = "linear", f"version {live} and its linear baseline"
     if before:
         other, said = "before", f"versions {live} and {before}"
         model = state.model(registry.get_version(tx, system, before))
         days = [day.with_columns(pl.Series(other, model.predict_frame(day))) for day in days]
     paired = paired_days(task, spec.release.decide.loss, days, other, "candidate")
+    if not before and not paired.are_same:
+        said += ", which differ more than two releases will,"
     return forecast(spec, paired, f"{said} on the {paired.days} days held out from version {live}")
 
 

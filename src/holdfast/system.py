@@ -36,6 +36,7 @@ from holdfast.flow import (
     responses,
 )
 from holdfast.flow.buckets import Progress
+from holdfast.flow.budget import level_spent
 from holdfast.flow.influence import influence_of
 from holdfast.flow.monitors import Monitoring, Reference
 from holdfast.flow.predictions import LivePredictions
@@ -49,13 +50,16 @@ from holdfast.world import EPOCH, Feeds, microseconds, to_us
 log = logging.getLogger("holdfast")
 
 Tell = Callable[[str], None]
+LABELS_LOOKED_FOR = 31
+"""Of so many mature days labels are looked for before a training that needs new ones is asked for."""
 
 
 class System:
     """One system over a state, a clock and a world. `tick` does what is due; it may be killed at any point.
 
     With `waits` a tick waits for the training it starts, so that a replayed clock stands still meanwhile; without, a
-    later tick picks the outcome up. `prepare` may change a training before it runs; `tell` sends a message to people.
+    later tick picks the outcome up. `prepare` may change a training before it runs; `tell` sends a message to people,
+    and `told` is what stands on record of that.
     `explains` whether an incident says since when, by which column and at what cost, which takes much of a tick.
     """
 
@@ -69,6 +73,7 @@ class System:
         waits: bool = False,
         prepare: Prepare | None = None,
         tell: Tell = log.warning,
+        told: str = "people were told",
         explains: bool = True,
     ) -> None:
         self.spec = spec
@@ -82,6 +87,7 @@ class System:
         self._monitoring = Monitoring(spec, self.task, self.live)
         self.workshop = Workshop(spec, state, clock, feeds, waits=waits, prepare=prepare)
         self.tell = tell
+        self.told = told
         self._references: dict[str, Reference] = {}
         self._answers = None if spec.predictions is None else Answers(spec, self.task, state, self.live, self._recorder)
         """Where the model is served elsewhere: what it is told to have answered."""
@@ -107,6 +113,7 @@ class System:
             done = self._begin() + self.push_on()
         elif self._answers.take(self.feeds.world(self.clock.now()), self.clock.now()):
             self._monitoring.forget()
+        done += self._close_orphaned()
         done += self._monitor()
         done += self._respond_by_clock()
         if self._answers is None:
@@ -302,6 +309,15 @@ class System:
 
     # Watching
 
+    def _close_orphaned(self) -> list[str]:
+        """Close incidents that only monitors found which are no longer in the file."""
+        name, monitors = self.spec.system, {monitor.name: monitor.check for monitor in self.spec.monitors}
+        with self.state.catalog.read() as tx:
+            if not incidents.orphaned(tx, name, monitors):
+                return []
+        with self.state.catalog.begin() as tx:
+            return incidents.close_orphaned(tx, name, monitors, self.clock.now())
+
     def _monitor(self) -> list[str]:
         """Evaluate the monitors that are due; what they find becomes incidents, and those get responses."""
         now = self.clock.now()
@@ -329,7 +345,7 @@ class System:
             controls = _TickControls(self, tx, now)
             verdicts = self._monitoring.run(tx, monitor, reference, self._facts(tx, now), now)
             told = summary(verdicts)
-            memory = {} if told is None else msgspec.to_builtins(told)
+            memory = {} if told is None else {**msgspec.to_builtins(told), "spent": level_spent(verdicts)}
             tx.put(Mark(system=name, id=f"verdict/{monitor.name}", last_at=now, memory=memory))
             before = {i.id for i in tx.find(Incident, name)}
             touched = incidents.observe(tx, name, monitor.check, verdicts, self.groups(), now)
@@ -364,10 +380,17 @@ class System:
         """Train again for an incident that no version has answered yet."""
         now = self.clock.now()
         with self.state.catalog.read() as tx:
-            if followups.owed(tx, self.spec, now) is None:
+            if followups.owed(tx, self.spec, now, self._is_labelled) is None:
                 return []
         with self.state.catalog.begin() as tx:
-            return followups.ask(tx, self.spec, _TickControls(self, tx, now), now)
+            return followups.ask(tx, self.spec, _TickControls(self, tx, now), now, self._is_labelled)
+
+    def _is_labelled(self, since: datetime) -> bool:
+        """Whether a label is known of a mature day from the day of `since` on, among the newest that are looked at."""
+        newest = self.live.last_mature_day(self.clock.now())
+        days = min((newest - self.live.day_of(since)).days + 1, LABELS_LOOKED_FOR)
+        blocks = (self.live.labelled_block(newest - timedelta(days=n)) for n in range(days))
+        return any(block.rows()["label"].count() > 0 for block in blocks)
 
     def count_answers(self, *, every: bool = False, again: bool = False) -> Iterator[Progress]:
         """Count by hour, on the edges of the live version, the answers that were rolled and not counted yet.
@@ -417,7 +440,8 @@ class System:
         return self._references[version_id]
 
     def promised(self, version_id: str) -> Mapping[str, float]:
-        """What each loss of a version was promised to stay under: the upper end of its interval on the hold-out."""
+        """What each loss of a version was promised to stay under: the upper end of its interval on the hold-out, or the
+        worst of its folds where that is higher."""
         if self._answers is not None:
             return self.reference(version_id).promised
         with self.state.catalog.read() as tx:
@@ -476,8 +500,9 @@ class _TickControls:
         self._now = now
         self._notices: list[str] = []
 
-    def notify(self, text: str) -> None:
+    def notify(self, text: str) -> str:
         self._notices.append(text)
+        return self._system.told
 
     def send(self) -> None:
         """Send what was said, once the transaction that it is about has been committed."""

@@ -17,9 +17,9 @@ from holdfast.core.clock import Clock
 from holdfast.core.evidence import Verdict
 from holdfast.core.protocols import PREDICTIONS, Task, Transaction
 from holdfast.core.records import Incident, Mark, Route, Run, SystemFile, Version
-from holdfast.core.spec import SystemSpec
+from holdfast.core.spec import Monitor, SystemSpec
 from holdfast.errors import HoldfastError
-from holdfast.flow.budget import Share, spent
+from holdfast.flow.budget import MONTH, Share, spent
 from holdfast.flow.elsewhere import answering
 from holdfast.flow.incidents import OPEN
 from holdfast.flow.ingestion import intake
@@ -40,6 +40,10 @@ ROUND_S = 60.0
 """The keeper gives one sign of life a round, and taking in new files takes its time."""
 LATE = 2
 """A monitor that has not run for so many times its interval is shown as late."""
+
+
+UNUSABLE = (HoldfastError, ImportError, AttributeError, TypeError, ValueError)
+"""What is raised where a plug-in is gone, or takes other options than when the file was put in force."""
 
 
 class ProcessView(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,6 +131,7 @@ class SystemView(msgspec.Struct, frozen=True, kw_only=True):
     loss: str = ""
     """Name of the loss by which releases are decided; `days` and `promised` are in it."""
     promised: float | None = None
+    """What the loss is watched against: the upper end on the hold-out, or the worst fold where that is higher."""
     days: Sequence[Day] = ()
     """The newest days with answers, oldest first."""
     error: str = ""
@@ -183,9 +188,9 @@ class Views:
         """One system, or what keeps it from being shown: the others are to be seen all the same."""
         try:
             return self._system(tx, file, now)
-        except HoldfastError as error:
-            route = current_route(tx, file.system)
-            return SystemView(system=file.system, live=route.live, canary=route.canary, error=str(error), error_at=now)
+        except UNUSABLE as error:
+            route, why = current_route(tx, file.system), _said(error)
+            return SystemView(system=file.system, live=route.live, canary=route.canary, error=why, error_at=now)
 
     def _system(self, tx: Transaction, file: SystemFile, now: datetime) -> SystemView:
         spec = self._state.spec(file)
@@ -259,7 +264,8 @@ class Views:
             if run is None or not run.holdout_rows:
                 return None
             holdout = read_holdout(self._state.blobs.get(run.holdout_rows))
-            self._promised[key] = promised_losses(spec, _task(spec), holdout).get(spec.release.decide.loss)
+            promised = promised_losses(spec, _task(spec), holdout, run.folds)
+            self._promised[key] = promised.get(spec.release.decide.loss)
         return self._promised[key]
 
     def _days(self, spec: SystemSpec, file: SystemFile, now: datetime, changed: int = 0) -> list[Day]:
@@ -289,6 +295,11 @@ class Views:
             made = LivePredictions(spec, self._state.lake, _task(spec).output)
             known = self._live[file.system] = (stands, made)
         return known[1]
+
+
+def _said(error: Exception) -> str:
+    """What an error says; one that was not raised on purpose does not say what it is."""
+    return str(error) if isinstance(error, HoldfastError) else f"{type(error).__name__}: {error}"
 
 
 def _task(spec: SystemSpec) -> Task:
@@ -329,10 +340,19 @@ def _monitors(tx: Transaction, spec: SystemSpec, now: datetime) -> list[MonitorV
                 is_late=last_at is not None and now - last_at > LATE * monitor.every,
                 grade=str(memory.get("grade", "")),
                 why=str(memory.get("why", "")),
-                share=spent(monitor, _verdict(memory)),
+                share=_share(monitor, memory),
             )
         )
     return views
+
+
+def _share(monitor: Monitor, memory: Mapping[str, Any]) -> Share:
+    """What a monitor spent; of a check that cannot be made any more it says so, and hides nothing else."""
+    try:
+        return spent(monitor, _verdict(memory), memory.get("spent"))
+    except UNUSABLE as error:
+        why = f"check '{monitor.check}' cannot be made: {_said(error)}"
+        return Share(monitor=monitor.name, looks=MONTH / monitor.every, why=why)
 
 
 def _verdict(memory: Mapping[str, Any]) -> Verdict | None:

@@ -11,6 +11,7 @@ from holdfast.core import kinds
 from holdfast.core.protocols import Action
 from holdfast.core.records import Incident
 from holdfast.errors import NotFound
+from holdfast.opening import WEBHOOK, on_record
 from holdfast.testing import START, a_verdict
 
 INCIDENT = Incident(
@@ -34,8 +35,9 @@ class Controls:
         self.jobs: list[tuple[str, Mapping[str, Any]]] = []
         self.rolled_back: list[str] = []
 
-    def notify(self, text: str) -> None:
+    def notify(self, text: str) -> str:
         self.said.append(text)
+        return "written to the log (no webhook is set)"
 
     def submit(self, kind: str, payload: Mapping[str, Any]) -> str:
         if not self.jobs:
@@ -60,8 +62,13 @@ def made(name: str) -> Action:
 
 
 def test_notify_says_check_subject_and_why_once(controls: Controls) -> None:
-    assert made("notify").act(INCIDENT, controls) == "people were told"
+    assert made("notify").act(INCIDENT, controls) == "written to the log (no webhook is set)"
     assert controls.said == ["drift temp: 0.5 is at most 0.6"]
+
+
+def test_that_nobody_was_told_without_a_webhook_stands_on_record() -> None:
+    assert on_record({}) == "written to the log (no webhook is set)"
+    assert on_record({WEBHOOK: "https://example.org/hook"}) == "people were told"
 
 
 def test_notify_about_the_whole_window_names_no_subject(controls: Controls) -> None:

@@ -63,6 +63,16 @@ def shown(report: Report, task: str = "classification") -> str:
     return console.file.getvalue()
 
 
+def test_alarms_by_a_limit_that_is_stated_are_not_those_by_one_that_stood_in_for_history():
+    by_limit = replace(an_alarm(False), calibrated=False)
+    alarms = (an_alarm(True), by_limit, by_limit, replace(by_limit, stood_in=True))
+    report = a_report(never=an_outcome(alarms=alarms))
+    runs = json.loads(to_json(report, "classification"))["details"]["runs"]
+    assert (runs["never"]["alarms_stated"], runs["never"]["alarms_uncalibrated"]) == (2, 1)
+    [row] = [line.split() for line in shown(report).splitlines() if "1.50" in line]
+    assert [cell for cell in row if cell.isdigit()] == ["4", "1", "3", "2", "1"]
+
+
 def test_json_has_exactly_the_documented_keys():
     found = json.loads(to_json(a_report(faulted=True), "classification"))
     assert set(found) == {"policies", "faults", "predictions_per_s", "took_s", "details"}

@@ -213,6 +213,7 @@ def test_a_monitor_that_does_not_run_fails(judged, day, window):
         monitors={"drift": (now - every, every), "quality": (now - 3 * every, every), "latency": (None, every)},
     )
     grades = {name: found[f"monitor {name}"][0] for name in ("drift", "quality", "latency")}
+    assert "since_last_run of monitor quality is 3 d, above 2 d" in Silence().grade(found["monitor quality"][1])[1]
     assert grades == {"drift": Grade.PASS, "quality": Grade.FAIL, "latency": Grade.UNKNOWN}
 
 

@@ -81,7 +81,7 @@ def test_the_result_holds_what_the_live_version_answers(call: Call, deployed: Pa
 
 def test_a_version_can_be_named_and_its_near_miss_is(call: Call) -> None:
     assert json.loads(call("--in", "orders.parquet", "--out", "s.csv", "--version", 1, "--json")[1])["version"] == "1"
-    code, _, err = call("--in", "orders.parquet", "--out", "s.csv", "--version", 12)
+    code, _, err = call("--in", "orders.parquet", "--out", "t.csv", "--version", 12)
     assert (code, "no version '12'; did you mean '" in err) == (1, True)
 
 
@@ -118,7 +118,7 @@ def test_a_row_that_does_not_fit_stops_the_run_and_names_itself(call: Call) -> N
     orders.write_csv("rows.csv")
     code, _, err = call("--in", "rows.csv", "--out", "s.csv")
     assert code == 4
-    assert "rows.csv: row 1700, column 'load': 'heavy' is not a number; expected a number or null" in err
+    assert "rows.csv: row 1700 (from 0), column 'load': 'heavy' is not a number; expected a number or null" in err
     assert "--bad-rows FILE" in err
     assert not Path("s.csv").exists()
     code, out, err = call("--in", "rows.csv", "--out", "s.csv", "--bad-rows", "bad.ndjson")
@@ -151,6 +151,16 @@ def test_places_that_cannot_work_are_refused_before_anything_is_read(call: Call)
     ):
         code, _, err = call("--in", rows, "--out", out)
         assert (code, words in err) == (8, True), err
+
+
+def test_a_result_that_is_there_is_not_replaced_unasked(call: Call) -> None:
+    Path("kept.csv").write_text("mine")
+    for given in (("--out", "kept.csv"), ("--out", "s.csv", "--bad-rows", "kept.csv")):
+        code, _, err = call("--in", "orders.parquet", *given)
+        assert (code, "kept.csv is already there; name another file, or replace it with --restart" in err) == (8, True)
+    assert Path("kept.csv").read_text() == "mine"
+    assert call("--in", "orders.parquet", "--out", "kept.csv", "--restart")[0] == 0
+    assert pl.read_csv("kept.csv").height == 2400
 
 
 def test_an_input_that_is_not_there_cannot_be_read(call: Call) -> None:
@@ -245,6 +255,7 @@ def test_a_run_killed_between_its_end_and_its_last_step_is_ended_by_the_next_cal
     assert call(*given)[0] == 0
     whole, bad = Path("s.csv").read_bytes(), Path("bad.ndjson").read_bytes()
     Path("s.csv").unlink()
+    Path("bad.ndjson").unlink()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("holdfast.scoring.partial.shutil.rmtree", interrupted)
         code, _, err = call(*given)

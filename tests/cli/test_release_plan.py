@@ -1,6 +1,7 @@
 """What `holdfast release plan` says of a forecast."""
 
 from holdfast.cli.release import smallest_margin
+from holdfast.cli.train import later_releases
 from holdfast.flow.planning import Outlook, ReleaseForecast, Spread
 
 NEVER = Spread(one_in_ten=None, half=None, nine_in_ten=None)
@@ -25,3 +26,12 @@ def test_the_smallest_margin_is_said_for_shares_of_releases() -> None:
         "smallest margin that lets an equally good candidate pass within 28 days: "
         "1 in 10 of them 0.001; half of them 0.02; 9 in 10 of them none"
     )
+
+
+def test_a_first_training_says_what_becomes_of_later_releases() -> None:
+    margins = Spread(one_in_ten=0.001, half=0.02, nine_in_ten=None)
+    assert later_releases(a_forecast(28, margins)) == (
+        "of later candidates that are as good, 0% are promoted within 28 days at the margin of 0.01; "
+        "half of them pass at a margin of 0.02; a cautious guess, by its linear baseline (`holdfast release plan`)"
+    )
+    assert "; no margin lets half of them pass; " in later_releases(a_forecast(3))

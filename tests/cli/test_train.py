@@ -6,8 +6,13 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from msgspec.structs import replace
 
 from holdfast.cli.app import main
+from holdfast.cli.train import _refusal
+from holdfast.core.evidence import Grade, Reading, Verdict
+from holdfast.core.records import Release, Run
+from holdfast.testing import START
 
 pytestmark = pytest.mark.slow
 
@@ -113,3 +118,16 @@ def test_ingest_says_what_was_set_aside_and_why(call: Call, small, tmp_path: Pat
     _, out, _ = call("ingest", "--json")
     assert json.loads(out)["feeds"]["orders"]["rows_read"] == 0
     assert json.loads(out)["quarantine"] == {"orders": {"id is missing": 3}}
+
+
+def test_a_candidate_that_is_worse_by_chance_is_told_of_the_margin() -> None:
+    from_live = Reading(name="log_loss_worse_than_live", value=0.0001, low=-0.001, high=0.001, rows=2_100)
+    hair = Verdict(grade=Grade.FAIL, check="quality", reading=from_live, why="worse", monitor="quality.log_loss.live")
+    release = Release(
+        system="orders", id="rel-2", run="run-2", state="rejected", cause="asked", at=START, evidence=(hair,)
+    )
+    run = Run(system="orders", id="run-2", snapshot="s", trainer="linear", seed=0, started_at=START)
+    said = _refusal(release, run, Path("holdfast.yaml"))
+    assert "by quality.log_loss.live it is worse by no more than chance explains: `margin` of that gate" in said
+    sure = replace(hair, reading=replace(from_live, low=0.00005))
+    assert "margin" not in _refusal(replace(release, evidence=(sure,)), run, Path("holdfast.yaml"))

@@ -6,7 +6,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from holdfast.core.evidence import Grade, Reading, Verdict
-from holdfast.core.meaning import MOST_NAMED, headline, parts, reason, standing, summary
+from holdfast.core.meaning import MOST_NAMED, headline, judged_by, parts, percent, reason, standing, summary
 from holdfast.core.records import ColumnCost, Explanation, Happening, Incident, Move
 from holdfast.testing import START
 
@@ -39,6 +39,15 @@ def an_incident(**changes: Any) -> Incident:
         system="s", id="inc-2", cause="drift", check="drift", opened_at=START, last_at=START, first=bad, last=bad,
         explained=explained,
     )  # fmt: skip
+
+
+def test_a_limit_that_is_stated_is_not_one_that_stood_in_for_history() -> None:
+    incident = an_incident()
+    by_limit = replace(incident.first, calibrated=False)
+    stated = replace(incident, calibrated=False, first=by_limit)
+    stood_in = replace(stated, first=replace(by_limit, stood_in=True))
+    assert [judged_by(one) for one in (incident, stated, stood_in)] == ["calibrated", "stated limit", "not calibrated"]
+    assert judged_by(replace(stood_in, calibrated=True)) == "calibrated"  # another monitor found it since
 
 
 def test_the_line_says_since_when_what_it_costs_where_and_what_changed() -> None:
@@ -117,3 +126,10 @@ def test_the_worst_stands_for_all_where_there_is_one() -> None:
     bad, good, other = a_verdict("rows", "x", Grade.WARN), a_verdict("psi", "y"), a_verdict("psi", "z")
     assert summary([bad, good]) is bad
     assert summary([good, other]) is good
+
+
+def test_nearly_all_is_never_said_to_be_all() -> None:
+    assert [percent(share) for share in (23_988 / 24_000, 1 - 1e-9, 1.0, 0.5, 0.0)] == [
+        "99.9%", "99.9%", "100.0%", "50.0%", "0.0%",
+    ]  # fmt: skip
+    assert (percent(0.9999, 0), percent(1.0, 0)) == ("99%", "100%")

@@ -48,8 +48,9 @@ class Up:
 
 
 @pytest.fixture
-def printed(capsys):
-    """`printed(**changes)`: what the real command prints once everything was started."""
+def printed(capsys, monkeypatch):
+    """`printed(**changes)`: what the real command prints once everything was started, with no webhook set."""
+    monkeypatch.delenv("HOLDFAST_WEBHOOK", raising=False)
 
     def text(**changes):
         fields = {
@@ -69,7 +70,7 @@ def printed(capsys):
 def test_url_and_token_are_read_from_what_up_prints(printed, systems):
     said = []
     assert _announced(Up(printed(systems=systems)), said.append) == ("http://127.0.0.1:8080", "hf_secret-of_mine")
-    assert len(said) == len(systems) + 3
+    assert len(said) == len(systems) + 4
     assert "stop with Ctrl+C" in said[-1]
 
 

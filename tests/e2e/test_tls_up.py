@@ -46,27 +46,32 @@ def files(tmp_path):
 
 
 @pytest.fixture
-def up(deployed):
+def up(tools, deployed):
     """Starts `holdfast up` with these options and gives what it said and where it serves; stops it at the end."""
     started = []
 
     def start(*options):
         argv = [sys.executable, "-m", "holdfast", "up", "--state", str(deployed / "state"), "--port", "0"]
         argv += ["--console-port", "0", *map(str, options)]
-        process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        out = deployed / f"up-{len(started)}.out"
+        with out.open("w") as file:
+            process = subprocess.Popen(argv, stdout=file, stderr=subprocess.DEVNULL)
         started.append(process)
-        said = ""
-        while "stop with" not in said:
-            line = process.stdout.readline()
-            assert line, f"it ended: {process.wait()}"
-            said += line
-        return said, json.loads((deployed / "state" / "run" / "up.json").read_bytes())
+
+        def said():
+            so_far = out.read_text()
+            assert process.poll() is None, f"it ended: {process.returncode}\n{so_far}"
+            return so_far if "stop with" in so_far else ""
+
+        return tools.until(said, "the word that it is up"), json.loads((deployed / "state/run/up.json").read_bytes())
 
     yield start
     for process in started:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
-        process.stdout.close()
+        try:
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
 
 
 def test_every_port_is_encrypted(tools, up, files):
@@ -107,8 +112,8 @@ def test_who_can_be_reached_without_encryption_is_warned(up):
 
 def test_a_certificate_without_its_key_starts_nothing(tools, deployed, files):
     state = ("--state", deployed / "state", "--port", 0, "--console-port", 0)
-    alone = tools.holdfast("up", *state, "--tls-cert", files[0], expect=1)
-    assert "--tls-cert is given without --tls-key" in alone.stderr
+    alone = tools.holdfast("up", *state, "--tls-cert", files[0], expect=2)
+    assert "given without --tls-key" in alone.stderr
     wrong = tools.holdfast("up", *state, "--tls-cert", files[0], "--tls-key", files[0], expect=8)
     assert "PEM files that belong together" in wrong.stderr
     assert not (deployed / "state" / "run" / "up.json").exists()

@@ -233,13 +233,53 @@ def test_a_state_that_changes_at_any_time_is_taken_too(tmp_path):
         (TABLE.drop("at"), None, r"feed 'readings' is predicted but has no time column; add one"),
         (TABLE.drop("reading_id"), None, r"feed 'readings' has no column that identifies a row"),
         (TABLE.with_columns(label=1), None, r"label 'label' is {1.0} in every row; nothing can be learned from it"),
-        (TABLE.with_columns(label=pl.lit("yes")), None, r"column 'label' must hold numbers but has 'yes'"),
+        (TABLE.with_columns(label=pl.lit("yes")), None, r"label 'label' is text \('yes'\): two classes are 0 and 1"),
+        (
+            TABLE.with_columns(label=pl.when(pl.col("label") > 9).then(pl.lit("yes")).otherwise(pl.lit("no"))),
+            None,
+            r"label 'label' is text \('no', 'yes'\): two classes are 0 and 1, or false and true; write the column",
+        ),
+        (
+            TABLE.drop("at").with_columns(timestamp=pl.lit("2013-01-01 05:00:00")),
+            None,
+            "no time column; column 'timestamp' is text that reads as a time: end its name with `_at`",
+        ),
+        (
+            TABLE.drop("at").with_columns(called_at=1_357_000_000),
+            None,
+            "no time column; column 'called_at' holds numbers: write epochs as ISO 8601",
+        ),
+        (
+            TABLE.drop("at").with_columns(day=pl.lit("01/02/2013 10:00")),
+            None,
+            "column 'day' holds text such as '01/02/2013 10:00': write times as ISO 8601",
+        ),
         (TABLE.drop("heat"), None, r"have no column that can be a feature; add some"),
     ],
 )
 def test_what_the_data_does_not_show_is_said(tmp_path, frame, label, message):
     with pytest.raises(DataError, match=message):
         draft(single(tmp_path, frame), label=label)
+
+
+def test_a_file_with_another_separator_is_said_to_be_one(tmp_path):
+    TABLE.write_csv(tmp_path / "bank.csv", separator=";")
+    with pytest.raises(SourceError, match=r"bank.csv: it seems to be separated by ';', .*; write it with commas"):
+        draft(tmp_path, label="bank.label")
+
+
+def test_labels_that_are_known_with_the_row_are_a_warning(tmp_path):
+    (warning,) = draft(single(tmp_path, TABLE)).warnings
+    assert warning.startswith("labels are known at at, with the row itself")
+
+
+@pytest.mark.parametrize(
+    ("years", "said"), [(8, "the newest row of readings is 8 years old (2020-01-17)"), (0.05, None)]
+)
+def test_data_that_ended_long_ago_is_told(tmp_path, years, said):
+    now = max(TABLE["at"]) + years * timedelta(days=365.25)
+    told = [note for note in draft(single(tmp_path, TABLE), now=now).notes if "newest row" in note]
+    assert [note.partition(":")[0] for note in told] == [said] * (said is not None)
 
 
 def test_a_folder_without_data_is_an_error(tmp_path):
@@ -378,9 +418,10 @@ def test_rows_known_long_before_their_event_are_a_warning(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("days", "rows", "names"), [(200, 40, ["drift", "drift.daily"]), (200, 20, ["drift"]), (40, 40, ["drift"])]
+    ("days", "rows", "every", "said"),
+    [(200, 40, 1, "looked at every day"), (200, 20, 1, "looked at every day"), (40, 40, 7, "looked at once a week")],
 )
-def test_drift_is_watched_by_days_too_where_history_is_long_and_days_are_full(tmp_path, days, rows, names):
+def test_the_newest_week_is_looked_at_every_day_where_history_is_long(tmp_path, days, rows, every, said):
     n = days * rows
     at = [START + timedelta(days=i // rows, minutes=i % rows) for i in range(n)]
     frame = pl.DataFrame(
@@ -394,9 +435,9 @@ def test_drift_is_watched_by_days_too_where_history_is_long_and_days_are_full(tm
     )
     frame.write_parquet(tmp_path / "rows.parquet")
     made = draft(tmp_path, label="rows.late", timezone="UTC")
-    assert [m.name for m in made.spec.monitors if m.check == "drift"] == names
-    [said] = [note for note in made.notes if note.startswith("drift is watched")]
-    assert f"{min(days * 3 // 4, REFERENCE_DAYS) if rows >= 30 else 0} of the newest" in said
+    [drift] = [monitor for monitor in made.spec.monitors if monitor.check == "drift"]
+    assert (drift.name, drift.every.days, drift.window.days) == ("drift", every, 7)
+    assert sum(said in note for note in made.notes) == 1
     assert made.spec.false_alarms == FALSE_ALARMS
     assert REFERENCE_DAYS == reference.REFERENCE_DAYS
 

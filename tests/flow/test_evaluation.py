@@ -134,6 +134,19 @@ def test_a_stated_limit_holds_on_both_sides_and_includes_its_ends(
     assert (verdict.grade, verdict.monitor, verdict.check) == (grade, "q", "quality")
 
 
+@pytest.mark.parametrize(
+    ("limit", "said"),
+    [
+        (Limit(at_most=1.0), "is within its limit, at most 1"),
+        (Limit(at_least=0.25), "is within its limit, at least 0.25"),
+        (Limit(at_least=0.25, at_most=1.0), "is within its limit, at least 0.25 and at most 1"),
+    ],
+)
+def test_a_verdict_that_passes_a_stated_limit_says_the_limit(limit: Limit, said: str) -> None:
+    [verdict] = judge_limit("quality", [reading(0.5)], limit, name="q").verdicts
+    assert verdict.why.endswith(said)
+
+
 def test_verdicts_come_worst_first() -> None:
     values = [reading(0.1, "a"), reading(None, "b"), reading(0.9, "c"), reading(0.7, "d")]
     judged = judge_limit("fake", values, Limit(at_most=0.5), name="f").verdicts
@@ -153,6 +166,44 @@ def test_the_p_value_of_one_column_is_the_count_of_windows_at_least_as_far(past:
         assert verdict.p_value == pytest.approx(at_least_as_far / (len(past) + 1))
     assert verdict.grade is (Grade.FAIL if verdict.p_value <= 0.1 else Grade.PASS)
     assert verdict.calibrated
+
+
+@pytest.mark.parametrize(
+    ("history", "level", "said"),
+    [
+        (range(6), 0.15, "over 6 windows of history, level 0.150; none of these stood out as much, which 1 in 7 does"),
+        ([*range(8), 99], 0.2, "; 1 of these stood out as much, which 1 in 5 does without a cause"),
+        (range(99), 0.02, "level 0.020"),
+    ],
+)
+def test_a_failure_on_a_coarse_level_says_how_common_it_is(history: Any, level: float, said: str) -> None:
+    past = {("psi", "x"): [float(each) for each in history]}
+    [verdict] = judge_window(Fake(), "drift", [reading(99.0, "x")], past, level=level, name="d").verdicts
+    assert verdict.grade is Grade.FAIL
+    assert said in verdict.why
+    assert (level > 0.05) == ("without a cause" in verdict.why)
+    [usual] = judge_window(Fake(), "drift", [reading(1.0, "x")], past, level=level, name="d").verdicts
+    assert "without a cause" not in usual.why
+
+
+def test_only_a_limit_that_stood_in_for_history_is_called_so() -> None:
+    short, long = {("psi", "x"): [0.0, 1.0]}, {("psi", "x"): [float(each) for each in range(99)]}
+    found = [reading(9.0, "x")]
+    judged = {
+        "stated": judge_stated(Fake(), "fake", found, name="f"),
+        "file": judge_limit("fake", found, Limit(at_most=1.0), name="f"),
+        "short": judge_window(Fake(), "fake", found, short, level=0.1, name="f"),
+        "never": judge_uncalibrated(Fake(), "fake", found, "two windows", name="f"),
+        "history": judge_window(Fake(), "fake", found, long, level=0.1, name="f"),
+    }
+    assert {name: each.verdicts[0].stood_in for name, each in judged.items()} == {
+        "stated": False,
+        "file": False,
+        "short": True,
+        "never": True,
+        "history": False,
+    }
+    assert {name for name, each in judged.items() if each.verdicts[0].calibrated} == {"history"}
 
 
 def test_columns_are_calibrated_together_on_the_largest_deviation() -> None:

@@ -1,6 +1,6 @@
 """Trainings once more: an incident is answered by a model that was fitted on its days, and by nothing else."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -12,7 +12,7 @@ from holdfast.core.protocols import Transaction
 from holdfast.core.records import OPEN_STATES, Incident, Job, Release, ReleaseState, Run
 from holdfast.core.spec import Data, Decide, Gate, Label, Model, ReleasePlan, Response, Step, SystemSpec
 from holdfast.engines.memory import MemoryCatalog
-from holdfast.flow import followups, jobs
+from holdfast.flow import followups, incidents, jobs
 from holdfast.testing import START, a_verdict
 
 DAY = timedelta(days=1)
@@ -108,8 +108,11 @@ class Past:
         if ended is not None:
             self.tx.put(Release(system="orders", id=f"rel-{n}", run=f"run-{n}", at=at, state=ended))
 
-    def asked(self, day: float) -> list[str]:
-        return followups.ask(self.tx, self.spec, Asks(self.tx, day), START + day * DAY)
+    def asked(self, day: float, labelled_until: float = 1e5) -> list[str]:
+        def is_labelled(since: datetime) -> bool:
+            return since <= START + labelled_until * DAY
+
+        return followups.ask(self.tx, self.spec, Asks(self.tx, day), START + day * DAY, is_labelled)
 
 
 @pytest.fixture
@@ -196,7 +199,43 @@ def test_while_a_training_is_open_nor_after_one_that_failed(past: Past, tx: Tran
     assert past.asked(40)
     assert past.asked(60) == []
     jobs.fail(tx, tx.find(Job, "orders")[-1], "too few rows", START + 61 * DAY)
-    assert past.asked(90) == []
+    assert past.asked(60.9 + HOLDOUT) == [], "it would fail again"
+    assert past.asked(61 + HOLDOUT), "other rows are held out by then"
+
+
+def test_days_without_labels_are_not_waited_for_by_training_again_and_again(past: Past) -> None:
+    past.training(30, past.alarm(30), "live")
+    assert [past.asked(day, labelled_until=33) for day in (60, 100, 1000)] == [[], [], []]
+    assert past.asked(1000, labelled_until=30 + HOLDOUT)
+
+
+def test_an_incident_is_trained_for_three_times_more_and_no_oftener(past: Past, tx: Transaction) -> None:
+    incident = past.alarm(30)
+    past.training(30, incident, "expired")
+    said = []
+    for again in range(6):
+        day = 60 + 30 * again
+        said += past.asked(day)
+        for job in tx.find(Job, "orders"):
+            if job.state != "done":
+                tx.put(replace(job, state="done", result={"run": f"lost-{job.id}"}))
+                tx.put(
+                    Release(
+                        system="orders", id=f"rel-{job.id}", run=f"lost-{job.id}", at=START + day * DAY, state="expired"
+                    )
+                )
+    assert len(said) == followups.MOST
+    assert [f"the last of {followups.MOST}" in each for each in said] == [False, False, True]
+
+
+def test_a_closed_incident_is_owed_its_days_once_and_nothing_else(past: Past, tx: Transaction) -> None:
+    incident = past.alarm(30)
+    past.training(30, incident, "expired")
+    kept = tx.get(Incident, "orders", incident)
+    assert kept is not None
+    incidents.close(tx, kept, START + 31 * DAY)
+    assert past.asked(40) == [], "its release ended undecided, but nothing is wrong any more"
+    assert past.asked(30 + HOLDOUT + 1)
 
 
 @pytest.mark.parametrize(

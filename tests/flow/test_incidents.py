@@ -303,3 +303,20 @@ def test_whichever_segment_a_search_finds_is_one_cause_under_another_name(tx: Tr
     assert len(open_now(tx)) == 1
     assert look([graded(PASS, check="slices")], 3) == []
     assert open_now(tx) == []
+
+
+def test_an_incident_closes_where_the_monitor_that_found_it_left_the_file(tx: Transaction, graded: Graded) -> None:
+    [incident] = seen(tx, [graded(FAIL, "temp", monitor="old")])
+    there, renamed = {"old": incident.check}, {"new": incident.check}
+    assert incidents.close_orphaned(tx, incident.system, there, START) == []
+    done = incidents.close_orphaned(tx, incident.system, renamed, START)
+    assert done == ["inc-1 closed: old, which found it, is no longer in the file"]
+    assert incidents.orphaned(tx, incident.system, renamed) == []
+
+
+def test_of_several_that_found_it_the_one_that_left_the_file_need_not_pass(tx: Transaction, graded: Graded) -> None:
+    for monitor in ("one", "two"):
+        [incident] = seen(tx, [graded(FAIL, "temp", monitor=monitor)])
+    assert incidents.close_orphaned(tx, incident.system, {"two": incident.check}, START) == []
+    seen(tx, [graded(PASS, "temp", monitor="two")], 1)
+    assert open_now(tx) == []

@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any, ClassVar
 
 import msgspec
+import numpy as np
 import polars as pl
 import pytest
 
@@ -12,15 +13,17 @@ from holdfast.core import kinds
 from holdfast.core.evidence import Block, Grade, Limit, Reading, Role, Window
 from holdfast.core.protocols import Transaction
 from holdfast.core.records import Mark
+from holdfast.core.signature import Column, Signature
 from holdfast.core.spec import Monitor, SystemSpec
 from holdfast.engines.memory import MemoryLake
 from holdfast.flow.monitors import RECENT_DAYS, Monitoring, Reference
 from holdfast.flow.predictions import LivePredictions
+from holdfast.stats.histogram import edges_of
 from holdfast.tasks.classification import Classification
 from holdfast.tasks.regression import Regression
 from holdfast.testing import START
 
-DAY = timedelta(days=1)
+DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 FIRST = START.date()
 MakeSpec = Callable[..., SystemSpec]
 
@@ -352,6 +355,31 @@ def test_a_window_ends_with_the_newest_complete_day_and_a_labelled_one_with_the_
     assert watching.at(5)[0].reading.note == "3,4,5"
     watching.at(5, monitor=1)
     assert Loss.seen == [3, 4]
+
+
+@pytest.mark.parametrize("stray", ["kept", "superseded"])
+@pytest.mark.parametrize("known", [("signature", "edges"), ("signature",)], ids=["counted", "read"])
+def test_schema_says_of_a_mature_day_what_it_said_before_and_of_rows_what_it_says_of_counts(
+    watch, traffic, stray: str, known: tuple[str, ...]
+) -> None:
+    watching = watch(Monitor(check="schema", name="schema"), mature_after=2 * HOUR)
+    noon, keys = START + timedelta(hours=12), [f"k{n}" for n in range(40)]
+    for k in range(5):
+        x, y = [9.0 if k < 4 else 1.0] * 40, [9.0 * (stray == "kept" and k == 4)] + [0.0] * 39
+        traffic.answer([noon] * 40, [0.5] * 40, keys=keys, predicted_at=[noon - (6 - k) * HOUR] * 40, x=x, y=y)
+    traffic.recorder.close()
+    columns = tuple(Column(name=name, type="number", low=0.0, high=3.0) for name in "xy")
+    facts = {
+        "signature": Signature(columns=columns, task="classification", output="probability"),
+        "edges": {name: edges_of(np.array([0.0, 1.0, 2.0, 3.0])) for name in "xy"},
+    }
+    reference = Reference(version="1", blocks=(), facts={name: facts[name] for name in known}, promised={})
+    for now in (START + DAY + HOUR, START + DAY + 3 * HOUR):
+        verdicts = watching.monitoring.run(watching.tx, watching.spec.monitors[0], reference, {}, now)
+        found = {verdict.reading.subject: verdict.reading.value for verdict in verdicts}
+        assert found["x"] == pytest.approx(160 / 200)
+        assert found["y"] == pytest.approx((stray == "kept") / 200)
+    assert watching.live.window(FIRST, FIRST, {}, now).rows().height == 40  # with its labels it is another day
 
 
 def test_days_on_which_a_check_failed_are_left_out_of_its_recent_days(watch, traffic) -> None:

@@ -88,3 +88,18 @@ def test_nothing_goes_live_within_less_than_the_steps_take(a_spec):
     assert (found.within_days, found.least_days) == (11, 12)
     assert (found.as_good.promoted, found.margins.half) == (0, None)
     assert found.as_good.refused + found.as_good.undecided == pytest.approx(1)
+
+
+def test_two_answers_that_are_the_same_cannot_be_planned_by(a_spec):
+    days = [day.with_columns(other=pl.col("one") + 1e-15) for day in some_days(20)]
+    same = paired_days(Classification(), "brier", days, "one", "other")
+    with pytest.raises(DataError, match=r"cannot be planned: the two answers are the same \(version 1 and linear\)"):
+        forecast(a_spec(steps=STEPS, decide=Decide(loss="brier", margin=0.005)), same, "version 1 and linear")
+
+
+def test_harm_is_not_cut_off_where_two_versions_nearly_agree(a_spec):
+    nearly = paired(20, noise=0.0005)
+    assert nearly.high.max() < 0.01
+    found = forecast(a_spec(steps=STEPS, decide=Decide(loss="brier", margin=0.005)), nearly, "test")
+    assert (found.as_bad.promoted, found.as_bad.refused) == (0, 1)
+    assert found.as_good.promoted > 0.9

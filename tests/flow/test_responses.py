@@ -39,8 +39,9 @@ class Heard:
     def __init__(self) -> None:
         self.said: list[str] = []
 
-    def notify(self, text: str) -> None:
+    def notify(self, text: str) -> str:
         self.said.append(text)
+        return "people were told"
 
     def submit(self, kind: str, payload: Mapping[str, Any]) -> str:
         return "job-1"

@@ -107,7 +107,7 @@ def test_a_training_gives_everything_that_a_run_records(request_of: Make) -> Non
     assert result.params == msgspec.structs.asdict(LightGBM(trees=12, min_rows_per_leaf=20, early_stopping=0))
     assert result.environment["numpy"] == np.__version__
     assert result.took_s > 0
-    assert result.window == Choice(window="all", why="stated in the file")
+    assert result.window == Choice(window="all", why="the default")
     assert [stage for stage, _ in stages] == ["read", "folds", "fit", "baselines", "prove", "write"]
     assert [share for _, share in stages] == sorted(share for _, share in stages)
 

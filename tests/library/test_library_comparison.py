@@ -79,6 +79,28 @@ def test_rows_are_matched_by_key_whatever_their_order():
     assert (fewer.rows, fewer.notes) == (3000, ("1,000 rows are in one table only.",))
 
 
+def test_another_order_without_a_key_is_refused_with_the_column_that_differs():
+    table = scored()
+    shuffled = table.drop("y").sample(fraction=1.0, shuffle=True, seed=1)
+    asked = {"label": "y", "score": ("old", "new"), "day": "day"}
+    with pytest.raises(DataError, match=r"differ in column 'id' in [34],\d{3} of 4,000 rows.*give key="):
+        hf.compare(table, shuffled, **asked)
+    with pytest.raises(DataError, match=r"differ in column 'day'"):
+        hf.compare(table, shuffled.select("day", "new"), **asked)
+    with pytest.raises(DataError, match=r"nothing says that rows are in the same order: give key="):
+        hf.compare(table, shuffled.select("new"), **asked)
+    with pytest.raises(DataError, match=r"column 'day' holds Int64 in a and String in b"):
+        hf.compare(table, table.select("new", pl.col("day").cast(pl.String)), **asked)
+
+
+def test_equal_columns_let_rows_be_paired_by_their_place_and_the_report_says_so():
+    table = scored(days=20)
+    asked = {"label": "y", "score": ("old", "new"), "day": "day"}
+    placed = hf.compare(table, table.select("day", "hour", "new"), **asked)
+    assert placed.difference == hf.compare(table, table, **asked).difference
+    assert placed.assumes.endswith("paired by their place, where day, hour say the same: key= would be surer")
+
+
 @pytest.mark.parametrize(
     ("change", "asked", "said"),
     [

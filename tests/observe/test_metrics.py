@@ -136,6 +136,14 @@ def test_how_things_stand_is_asked_for_with_every_snapshot():
     assert (CACHED.hits, CACHED.misses) == (3, 1)
 
 
+@pytest.mark.parametrize("times", [5, 6, 30])
+def test_a_run_of_two_versions_dates_both_however_many_were_counted_before_anyone_asked(metrics, times):
+    pair = answerer(), answerer(version="2", stage="canary")
+    for _ in range(times):
+        metrics.ran_both(pair, np.arange(171) % 3 > 0, np.zeros(171), 50.0, np.zeros(171))
+    assert [each.last_ms for each in metrics.snapshot().answered] == [NOW.timestamp() * 1000] * 2
+
+
 def test_the_last_answer_is_dated_by_the_snapshot_that_follows_it():
     clock = ManualClock(NOW)
     metrics = Metrics("worker-0", clock)

@@ -2,6 +2,7 @@
 
 import json
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -184,6 +185,30 @@ def test_a_model_that_fails_on_one_row_harms_no_other(runtime):
     calls = split.run([(13.0 if i == 3 else float(i), 0.0) for i in range(8)])
     assert [call.error is not None for call in calls] == [i == 3 for i in range(8)]
     assert split.lake.scan("predictions", "sums")["status"].value_counts().sort("status")["count"].to_list() == [1, 7]
+
+
+def test_a_failure_of_a_joined_run_names_both_versions(caplog):
+    split = Split(signature(50), signature(50), runtime=Joining)
+    calls = split.run([(13.0 if i == 3 else float(i), 0.0) for i in range(8)])
+    first, *others = [record.getMessage() for record in caplog.records]
+    assert first == "version 1 or 2 of 'sums' failed"
+    alone = split.lake.scan("predictions", "sums").filter(status="failed")["version"].to_list()
+    assert f"version {alone[0]} of 'sums' failed" in others
+    assert f"version {alone[0]} of 'sums'" in str(calls[3].error)
+
+
+@pytest.mark.parametrize("runtime", [Summing, Joining])
+def test_a_cache_is_asked_once_for_each_row(runtime):
+    split = Split(signature(50), signature(50), runtime=runtime)
+    routed = split.plane.routes.systems["sums"]
+    routed = msgspec.structs.replace(routed, serve=msgspec.structs.replace(routed.serve, cache=1000))
+    split.plane.follow(Routes(generation=2, systems={"sums": routed}))
+    calls = split.run([(float(i % 7), 1.0) for i in range(100)])
+    versions = [said(call)[1] for call in calls]
+    looked_up = split.plane.in_force.caches()["sums"].versions
+    assert {name: each.hits + each.misses for name, each in looked_up.items()} == {
+        name: versions.count(name) for name in "12"
+    }
 
 
 @pytest.mark.parametrize("count", [2, 5])

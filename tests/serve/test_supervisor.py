@@ -184,6 +184,24 @@ def test_a_hung_worker_is_said_to_have_hung_and_an_orderly_stop_is_no_end(superv
     assert (end.pid, end.how) == (hung, "gave no sign of life for too long and was killed")
 
 
+def test_a_hung_worker_is_killed_before_its_end_is_noted(supervise, tmp_path):
+    class Looking(ManualClock):
+        """Is asked for the time of an end; sees then whether the worker is still running."""
+
+        def now(self):
+            seen.append(is_running(hung))
+            return super().now()
+
+    seen = []
+    beat = tmp_path / "one.json"
+    patience = Patience(hung_after_s=0.1, first_beat_s=30)
+    supervisor = supervise(ChildSpec(name="one", argv=SLEEPER, heartbeat=beat), patience=patience, clock=Looking(START))
+    hung = supervisor.pids()["one"]
+    beat.write_text("{}")
+    until(replaced(supervisor, "one", hung))
+    assert seen == [False], "the disk of the note may be what the worker waits for"
+
+
 def test_an_end_that_cannot_be_noted_keeps_no_child_from_being_replaced(supervise, tmp_path):
     beat = tmp_path / "one.json"
     beat.with_suffix(".ends").mkdir()

@@ -68,6 +68,31 @@ def test_nothing_is_said_of_what_is_missing_stood_still_or_was_seldom_measured()
     assert np.isnan(residuals(days[:5], np.ones(5))[0]).all()
 
 
+@pytest.mark.parametrize("noise", [0.1, 1.0, 10.0])
+def test_a_column_that_broke_says_nothing_about_those_that_went_with_it(noise):
+    days = tied(180, noise=noise)
+    usual = [residuals(np.delete(days, k, axis=0), days[k])[0] for k in range(180)]
+    most = np.abs(usual).max(axis=0)
+    for broken in (-20.0, 20.0, np.nan):
+        beyond, _ = residuals(days[1:], np.array([broken, *days[0, 1:]]))
+        assert (np.abs(beyond[1:]) <= most[1:]).all()
+        assert np.isnan(broken) or abs(beyond[0]) > 2 * most[0]
+
+
+def test_what_is_expected_of_a_column_is_told_by_those_that_are_heeded():
+    random = np.random.default_rng(2)
+    weather = random.normal(size=(120, 1))
+    days = weather + 0.1 * random.normal(size=(120, 3))
+    beyond, expected = residuals(days, np.array([-50.0, 1.0, 1.0]))
+    assert expected[:2] == pytest.approx([1.0, 1.0], abs=0.2)
+    assert np.abs(beyond[1:]).max() < 0.2
+    assert beyond[0] == pytest.approx(-51.0, abs=1.0)
+    # With the broken one alone to go by nothing is expected but the mean, which a day may be far from.
+    lone, expected = residuals(days[:, :2], np.array([-50.0, 1.0]))
+    assert expected[1] == pytest.approx(days[:, 1].mean())
+    assert abs(lone[1]) < 0.3
+
+
 def test_more_columns_than_days_are_no_trouble():
     random = np.random.default_rng(1)
     beyond, _ = residuals(random.normal(size=(40, 80)), random.normal(size=80))

@@ -11,6 +11,8 @@ import pytest
 from msgspec.structs import replace
 
 from holdfast.changes import roll_back
+from holdfast.cli.predict import scorer_of
+from holdfast.cli.profile import chosen
 from holdfast.core.clock import ManualClock
 from holdfast.core.inputs import read_json
 from holdfast.core.records import Incident, Mark, SystemFile
@@ -418,6 +420,10 @@ def test_nothing_here_trains_or_goes_back(team: Team) -> None:
         team.system.roll_back("to see", by="me")
     with pytest.raises(StateError, match="served elsewhere and only watched here: there is nothing to roll back here"):
         roll_back(team.state, "loans", team.clock, why="to see", by="me")
+    with pytest.raises(StateError, match="served elsewhere and only watched here: score the file there"):
+        scorer_of(team.state, "loans", "")
+    with pytest.raises(StateError, match="served elsewhere and only watched here: no request is answered here"):
+        chosen(team.state, "loans", "")
     with team.state.catalog.read() as tx:
         assert only_watched(team.state, tx).startswith("the model of loans is served elsewhere")
 

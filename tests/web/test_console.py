@@ -94,7 +94,7 @@ def test_the_page_shows_every_system_and_loads_nothing_from_elsewhere(console: C
     tags = Tags()
     tags.feed(page.text.removeprefix("<!doctype html>"))
     assert (tags.loads, tags.inline, tags.open) == (["/style.css"], [], [])
-    for word in ("orders", "all is well", "rel-2", "freshness", "quarantine"):
+    for word in ("orders", "monitor not run yet", "rel-2", "freshness", "quarantine"):
         assert word in page.text
     style = console.ask("GET", "/style.css")
     assert style.headers["content-type"].startswith("text/css")
@@ -173,6 +173,7 @@ def test_records_are_listed_and_found(console: Console) -> None:
         ("GET", "/api/nothing", None, 404, "nothing is at /api/nothing"),
         ("POST", "/api/incidents/inc-9/acknowledge", None, 404, "no incident 'inc-9'"),
         ("POST", "/api/rollback", {"wy": "typo"}, 400, "wy"),
+        ("POST", "/api/rollback", {"sytem": "orders"}, 400, "unknown field `sytem`; did you mean 'system'?"),
         ("POST", "/api/rollback", {"why": 1}, 400, "str"),
         ("DELETE", "/api/rollback", None, 405, "Method"),
     ],

@@ -288,6 +288,14 @@ def test_what_is_nested_too_deeply_is_the_clients_fault(send, caplog, body, head
     assert send.rows() == []
 
 
+@pytest.mark.parametrize(("value", "version"), [(None, ""), (True, "true"), (False, "false"), (5, "5"), ("r5", "r5")])
+def test_an_attribute_reads_as_it_would_in_a_header_and_null_is_none(send, value, version):
+    unset = dict.fromkeys(("time", "data_base64", "datacontenttype"))
+    event = structured(RESPONSE, revision=value, data=scores(0.5)) | unset
+    assert send("/events/loans", event, content_type=STRUCTURED).status_code == 200
+    assert [row["version"] for row in send.rows()] == [version]
+
+
 @pytest.mark.parametrize("value", [["r5"], {"is": "r5"}])
 def test_an_attribute_of_an_event_is_one_value(send, value):
     event = structured(RESPONSE, revision=value, data=scores(0.5))

@@ -22,9 +22,10 @@ from holdfast.serve.access import Access
 from holdfast.serve.batching import Batcher
 from holdfast.serve.observing import Observing
 from holdfast.wire import grpccalls
-from holdfast.wire.grpc import SERVICE, InferenceService
+from holdfast.wire.grpc import HEALTH_SERVICE, SERVICE, InferenceService
 from holdfast.wire.grpccalls import STOPPING, refused_of
 from holdfast.wire.grpcmessages import HEALTH, INFERENCE
+from holdfast.wire.grpcquick import field_head
 from holdfast.wire.grpcserver import GrpcServer
 from holdfast.wire.grpcwire import MESSAGE_LIMIT_BYTES, Messages, StatusCode, prefixed, timeout_s
 from holdfast.wire.http2 import Connection
@@ -32,6 +33,7 @@ from holdfast.wire.http2limits import Limits
 from holdfast.wire.http2wire import GOAWAY
 
 DATATYPES = {"dep_hour": "INT64", "distance": "FP64", "carrier": "BYTES", "is_holiday": "BOOL"}
+MEBIBYTE = 2**20
 FIELDS = {"INT64": "int64_contents", "FP64": "fp64_contents", "BYTES": "bytes_contents", "BOOL": "bool_contents"}
 
 
@@ -69,6 +71,22 @@ class Stuck(Batcher):
 
     def _flush(self):
         pass
+
+
+class Later(Batcher):
+    """A batcher whose tick ends when it is told."""
+
+    def __init__(self, plane):
+        super().__init__(plane)
+        self.is_due = False
+
+    def _flush(self):
+        if self.is_due:
+            super()._flush()
+
+    def end(self):
+        self.is_due = True
+        self._flush()
 
 
 class Noted:
@@ -247,6 +265,16 @@ def infer_request(row, n=1, *, is_raw=False, **more):
             kind = {"INT64": "<i8", "FP64": "<f8", "BOOL": "?"}[datatype]
             request.raw_input_contents.append(np.full(n, value, dtype=kind).tobytes())
     return request
+
+
+def large_message(row, id=""):
+    """A usual request of a mebibyte and a few bytes, most of them in a field that nobody knows."""
+    return infer_request(row, id=id).SerializeToString() + field_head(15, MEBIBYTE) + bytes(MEBIBYTE)
+
+
+def zipped(message):
+    packed = gzip.compress(message)
+    return b"\1" + struct.pack(">I", len(packed)) + packed
 
 
 def data_of(response):
@@ -620,7 +648,163 @@ async def test_what_all_connections_hold_is_bounded(served, row):
     assert call.service._guard.bodies.held_bytes == 0
 
 
+@in_loop
+async def test_compressed_messages_that_cannot_be_read_leave_nothing_held(served):
+    call = Caller(served)
+    broken = b"\1" + struct.pack(">I", 50_000) + b"x" * 50_000
+    for method in ("ModelInfer", "ModelStreamInfer"):
+        assert (await call.raw(method, broken, grpc_encoding="gzip")).status == "INTERNAL"
+        assert call.service._guard.bodies.held_bytes == 0
+
+
+@pytest.mark.parametrize("method", ["ModelInfer", "ModelStreamInfer"])
+@in_loop
+async def test_a_compressed_message_is_held_as_large_as_it_is_unpacked(served, row, method):
+    batcher = Later(served.plane)
+    call = Caller(served, batcher)
+    bodies = call.service._guard.bodies
+    message = large_message(row)
+    bodies.limit_bytes = 3 * MEBIBYTE
+    calls = [call.start(method, grpc_encoding="gzip") for _ in range(4)]
+    for stream_id in calls:
+        await call.send(stream_id, zipped(message), end=True)
+    assert len(message) * 2 <= bodies.held_bytes <= bodies.limit_bytes
+    refused = [call.ended(stream_id).status for stream_id in calls if call.ended(stream_id)]
+    assert refused == ["RESOURCE_EXHAUSTED"] * 2
+    batcher.end()
+    await call.exchange()
+    assert [call.ended(stream_id).status for stream_id in calls[:2]] == ["OK", "OK"]
+    assert bodies.held_bytes == 0
+
+
+@in_loop
+async def test_nothing_is_unpacked_for_those_who_may_not_enter(world):
+    world.follow(tokens=(TokenHash(sha256="0" * 64, role="client"),), flights=world.system("v1"))
+    call = Caller(world)
+    stream_id = call.start("ModelInfer", grpc_encoding="gzip")
+    call.h2.send_data(stream_id, b"\1" + struct.pack(">I", 3) + b"xxx", end_stream=True)
+    await call.exchange()
+    assert call.ended(stream_id).status == "UNAUTHENTICATED"
+
+
+@pytest.mark.parametrize(
+    ("method", "service"), [("ServerLive", SERVICE), ("Check", HEALTH_SERVICE), ("Watch", HEALTH_SERVICE)]
+)
+@in_loop
+async def test_a_method_that_needs_no_token_takes_no_room_from_the_others(served, method, service):
+    call = Caller(served)
+    whole = b"\0" + struct.pack(">I", 8 * MEBIBYTE) + bytes(9_000)
+    stream_id = call.start(method, service=service)
+    await call.send(stream_id, whole[:2_000])
+    assert call.service._guard.bodies.held_bytes == 0
+    assert call.ended(stream_id) is None
+    await call.send(stream_id, whole[2_000:5_000])
+    assert call.ended(stream_id).status == "RESOURCE_EXHAUSTED"
+    assert "larger than 4 KiB" in call.ended(stream_id).message
+
+
+@in_loop
+async def test_a_short_message_without_a_token_may_come_in_pieces(served):
+    call = Caller(served)
+    stream_id = call.start("Check", service=HEALTH_SERVICE)
+    body = prefixed(HEALTH["HealthCheckRequest"](service="flights").SerializeToString())
+    for at in range(len(body)):
+        await call.send(stream_id, body[at : at + 1], end=at + 1 == len(body))
+    assert HEALTH["HealthCheckResponse"].FromString(call.ended(stream_id).bodies[0]).status == 1
+
+
+@pytest.mark.parametrize("method", ["ModelInfer", "ModelStreamInfer"])
+@pytest.mark.parametrize("end", ["stay", "reset", "lose"])
+@in_loop
+async def test_what_the_tick_still_holds_is_counted_though_nobody_waits_for_it(served, row, method, end):
+    batcher = Later(served.plane)
+    call = Caller(served, batcher)
+    bodies = call.service._guard.bodies
+    for i in range(5):
+        stream_id = call.start(method)
+        await call.send(stream_id, prefixed(large_message(row, f"r{i}")), end=True)
+        if end == "reset":
+            call.h2.reset_stream(stream_id)
+            await call.exchange()
+    if end == "lose":
+        call.server.connection_lost(None)
+    assert bodies.held_bytes >= 5 * MEBIBYTE
+    batcher.end()
+    if end != "lose":
+        await call.exchange()
+    assert bodies.held_bytes == 0
+    assert served.recorded().height == 5, "what was accepted is recorded all the same"
+
+
+@pytest.mark.parametrize("method", ["ModelInfer", "ModelStreamInfer"])
+@in_loop
+async def test_no_work_is_begun_for_a_call_that_was_given_up(served, row, method):
+    call = Caller(served, Stuck(served.plane))
+    for _ in range(3):
+        stream_id = call.start(method)
+        await call.send(stream_id, prefixed(large_message(row)), end=True)
+        call.h2.reset_stream(stream_id)
+        await call.exchange()
+    unusual, failed, answered = call.service._batcher._waiting
+    failed.error = StateError("the disk is full")
+    tasks, refused = asyncio.all_tasks(), call.service.refused
+    unusual.origin.unusual(unusual)
+    failed.origin.answered(failed)
+    assert (asyncio.all_tasks(), call.service.refused) == (tasks, refused)
+    assert MEBIBYTE <= call.service._guard.bodies.held_bytes < 2 * MEBIBYTE, "of the third one"
+    answered.error = StateError("it is told to nobody")
+    answered.origin.answered(answered)
+    assert call.service._guard.bodies.held_bytes == 0
+
+
 # Time
+
+
+@in_loop
+async def test_a_stream_that_stops_within_a_message_gives_its_room_back(served, row):
+    call = Caller(served)
+    partial, calm = call.start("ModelStreamInfer"), call.start("ModelStreamInfer")
+    await call.send(partial, struct.pack(">BI", 0, 90_000) + bytes(50_000))
+    await call.send(calm, prefixed(infer_request(row).SerializeToString()))
+    assert call.service._guard.bodies.held_bytes > 50_000
+    for now_s in range(1, 120):
+        call.server.sweep(float(now_s))
+        if now_s % 50 == 0:
+            await call.exchange()
+    assert call.service._guard.bodies.held_bytes == 0
+    await call.exchange()
+    assert call.of(partial, h2.events.StreamReset)
+    assert not call.of(calm, h2.events.StreamReset), "it may stay open between two messages"
+
+
+@in_loop
+async def test_a_message_that_waits_for_answers_before_it_is_not_late(served, row):
+    batcher = Never()
+    call = Caller(served, batcher)
+    stream_id = call.start("ModelStreamInfer")
+    message = prefixed(infer_request(row).SerializeToString())
+    await call.send(stream_id, message * grpccalls.MOST_IN_FLIGHT + message[:-1])
+    for now_s in range(1, 120):
+        call.server.sweep(float(now_s))
+        if now_s % 50 == 0:
+            await call.exchange()
+    assert not call.of(stream_id, h2.events.StreamReset)
+    assert batcher.given_up == 0
+
+
+@in_loop
+async def test_who_watches_must_say_what(served):
+    call = Caller(served)
+    silent = call.start("Watch", service=HEALTH_SERVICE)
+    watching = call.start("Watch", service=HEALTH_SERVICE)
+    await call.send(watching, prefixed(b""), end=True)
+    for now_s in range(1, 120):
+        call.server.sweep(float(now_s))
+        if now_s % 50 == 0:
+            await call.exchange()
+    await call.exchange()
+    assert call.of(silent, h2.events.StreamReset)
+    assert not call.of(watching, h2.events.StreamReset)
 
 
 @pytest.mark.parametrize(

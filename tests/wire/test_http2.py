@@ -55,7 +55,8 @@ class Echo:
 class EchoCall:
     def __init__(self, stream, head):
         self.stream, self.head = stream, head
-        self.is_stream = head.path == b"/stream"
+        self.is_stream = head.path in (b"/stream", b"/partial")
+        self.is_partial = head.path == b"/partial"
         self.body, self.is_lost, self.is_whole, self.is_stopping, self.drains = b"", False, False, False, 0
 
     def received(self, data, is_end):
@@ -675,6 +676,22 @@ async def test_a_request_that_takes_too_long_is_given_up_and_a_stream_is_not():
     frames = await pair.taken()
     assert [(kind, stream) for kind, _, stream, _ in frames if kind == wire.RST_STREAM] == [(wire.RST_STREAM, 1)]
     assert [call.is_lost for call in pair.app.calls] == [True, False, False]
+
+
+@in_loop
+async def test_a_stream_that_stops_within_a_message_is_given_up_and_one_that_goes_on_is_not():
+    pair = Pair()
+    pair.give(pair.head(1, "/partial"), pair.head(3, "/partial"), pair.request(5, path="/partial"))
+    for now_s in range(1, 200):
+        if now_s < 100:
+            pair.give(frame(wire.DATA, 0, 1, b"x"))
+        pair.give(frame(wire.DATA, 0, 3, b"x"), frame(wire.PING, wire.ACK, 0, b"8" * 8))
+        pair.sweep(float(now_s))
+        if now_s == 158:
+            assert not pair.app.calls[0].is_lost, "60 s since its last bytes"
+    frames = await pair.taken()
+    assert [(kind, stream) for kind, _, stream, _ in frames if kind == wire.RST_STREAM] == [(wire.RST_STREAM, 1)]
+    assert [call.is_lost for call in pair.app.calls] == [True, False, False], "the last one was sent whole"
 
 
 @in_loop

@@ -12,9 +12,8 @@ class Notify(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     def act(self, incident: Incident, controls: Controls) -> str:
         """Send one message: check, subject, why and what was noted; then since when, what it costs, where, what
-        changed. Whoever sends it names the system."""
+        changed. Whoever sends it names the system and says where it goes."""
         subject = f" {incident.subject}" if incident.subject else ""
         said = f"{incident.check}{subject}: {reason(incident.last)}"
         meaning = headline(incident)
-        controls.notify(f"{said}. {meaning[:1].upper()}{meaning[1:]}" if meaning else said)
-        return "people were told"
+        return controls.notify(f"{said}. {meaning[:1].upper()}{meaning[1:]}" if meaning else said)

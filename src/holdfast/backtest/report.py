@@ -67,7 +67,8 @@ def _detail(outcome: Outcome) -> dict[str, Any]:
         "refused": outcome.refused,
         "took_s": outcome.took_s,
         "training_s": outcome.training_s,
-        "alarms_uncalibrated": sum(not alarm.calibrated for alarm in outcome.alarms),
+        "alarms_stated": sum(not (alarm.calibrated or alarm.stood_in) for alarm in outcome.alarms),
+        "alarms_uncalibrated": sum(alarm.stood_in for alarm in outcome.alarms),
         "alarms": outcome.alarms,
         "releases": outcome.releases,
         "detections": outcome.detections,
@@ -135,12 +136,14 @@ def _short(value: float | None) -> str:
 
 def _alarms(report: Report) -> Table:
     table = Table(title="Alarms in the runs without faults", title_justify="left")
-    for column in ("policy", "alarms", "with harm", "without harm", "not calibrated", "without harm a month"):
+    counted = ("alarms", "with harm", "without harm", "stated limit", "not calibrated", "without harm a month")
+    for column in ("policy", *counted):
         table.add_column(column, justify="left" if column == "policy" else "right")
     for name, outcome in report.policies.items():
         with_harm = sum(alarm.with_harm for alarm in outcome.alarms)
-        uncalibrated = sum(not alarm.calibrated for alarm in outcome.alarms)
-        counts = (len(outcome.alarms), with_harm, len(outcome.alarms) - with_harm, uncalibrated)
+        stood_in = sum(alarm.stood_in for alarm in outcome.alarms)
+        stated = sum(not alarm.calibrated for alarm in outcome.alarms) - stood_in
+        counts = (len(outcome.alarms), with_harm, len(outcome.alarms) - with_harm, stated, stood_in)
         table.add_row(name, *map(str, counts), f"{outcome.false_alarms_per_month:.2f}")
     return table
 

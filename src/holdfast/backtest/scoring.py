@@ -33,6 +33,8 @@ class Alarm(msgspec.Struct, frozen=True, kw_only=True):
     check: str
     subject: str
     calibrated: bool
+    stood_in: bool = False
+    """Whether a limit judged only because history was too short."""
     with_harm: bool
     why: str
     actions: tuple[str, ...]
@@ -152,6 +154,7 @@ def _alarm(system: "System", incident: Incident, scored: pl.DataFrame, versions:
         check=incident.check,
         subject=incident.subject,
         calibrated=incident.calibrated,
+        stood_in=not incident.calibrated and incident.first.stood_in,
         with_harm=_did_harm(system, incident.opened_at, scored, versions),
         why=incident.first.why,
         actions=tuple(f"{move.to}: {move.why}" for move in incident.actions if move.to not in NO_ACTIONS),

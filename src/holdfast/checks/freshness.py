@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 import msgspec
 
-from holdfast.checks.stated import within
+from holdfast.checks.stated import said, within
 from holdfast.core.evidence import Grade, Reading, Role, Window
 
 AHEAD_S = -300.0
@@ -40,8 +40,8 @@ def _age(feed: str, newest: datetime | None, allowed: timedelta, now: datetime) 
     if newest is None:
         return Reading(name="age", value=None, unit="s", subject=feed, note=f"{feed} has not delivered anything yet")
     age_s = (now - newest).total_seconds()
-    note = f"newest row of {feed} was known at {newest:%Y-%m-%d %H:%M}, {timedelta(seconds=round(age_s))} ago"
+    note = f"newest row of {feed} was known at {newest:%Y-%m-%d %H:%M}, {said(max(0.0, age_s))} ago"
     if age_s < AHEAD_S:
-        note = f"newest row of {feed} lies {timedelta(seconds=round(-age_s))} in the future: a clock is wrong"
+        note = f"newest row of {feed} lies {said(-age_s)} in the future: a clock is wrong"
     limit_s = allowed.total_seconds()
     return Reading(name="age", value=age_s, unit="s", low=AHEAD_S, high=limit_s, subject=feed, note=note)

@@ -10,7 +10,7 @@ from holdfast.cli.opened import opened
 from holdfast.cli.output import say, say_json, say_table, when
 from holdfast.cli.person import person
 from holdfast.core.clock import SystemClock
-from holdfast.core.meaning import headline, many, parts, reason, standing
+from holdfast.core.meaning import headline, judged_by, many, parts, reason, standing
 from holdfast.core.records import Incident
 from holdfast.errors import HoldfastError
 from holdfast.lookups import find_incidents, find_one
@@ -51,8 +51,7 @@ def incidents(
 
 
 def _show(one: Incident) -> None:
-    calibrated = "calibrated" if one.calibrated else "not calibrated"
-    say(f"{one.system} {one.id}: {one.cause}, {one.state}, seen {many(one.seen, 'time')}, {calibrated}")
+    say(f"{one.system} {one.id}: {one.cause}, {one.state}, seen {many(one.seen, 'time')}, {judged_by(one)}")
     say(f"opened {when(one.opened_at)}: {reason(one.first)}")
     if one.state == "closed":
         say(f"{when(one.closed_at)} {standing(one)}")

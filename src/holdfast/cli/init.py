@@ -11,6 +11,7 @@ import typer
 
 from holdfast.cli.arguments import HERE, AsJson
 from holdfast.core.blocks import block_bounds
+from holdfast.core.clock import SystemClock
 from holdfast.core.specdump import dump_spec
 from holdfast.core.specfile import parse_spec, spec_hash
 from holdfast.errors import NotFound, StateError
@@ -41,7 +42,9 @@ def init(
     if timezone is not None and timezone not in (known := available_timezones()):
         # Hundreds are known: those that are not near say nothing to anybody.
         raise NotFound("time zone", timezone, get_close_matches(timezone, sorted(known), n=1))
-    drafted = draft(data, label=label, system=system, timezone=timezone, root=folder, until=_start(until, timezone))
+    start = _start(until, timezone)
+    now = SystemClock().now()
+    drafted = draft(data, label=label, system=system, timezone=timezone, root=folder, until=start, now=now)
     text = dump_spec(drafted.spec, drafted.comments)
     parse_spec(text, file=str(out))  # what would not be accepted is said now, not by the next command
     out.write_text(text, encoding="utf-8")

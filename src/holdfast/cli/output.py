@@ -7,12 +7,15 @@ from typing import Any
 
 import msgspec
 import typer
-from rich.console import Console
+from rich.console import Console, Group
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 
 WIDE = 160
-"""Columns of a table that is not printed to a terminal."""
+"""Columns of a table that is not printed to a terminal, where its words have room in that."""
+LONGEST = 100_000
+"""Columns that no word needs."""
 STYLES = {
     "pass": "green",
     "fail": "red",
@@ -45,13 +48,20 @@ def say_json(value: Any) -> None:
 
 def say_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> None:
     """A table; the words of `STYLES` are coloured where colour is shown."""
-    console = Console(width=None if sys.stdout.isatty() else WIDE, highlight=False)
     table = Table(
         *columns, title=title or None, title_justify="left", box=None, padding=(0, 2, 0, 0), header_style="dim"
     )
     for row in rows:
         table.add_row(*(_cell(value) for value in row))
-    console.print(table)
+    if sys.stdout.isatty():
+        Console(highlight=False).print(table)
+        return
+    # Whoever reads it later cannot make the window wider: sentences go on in the next line, no word is ever cut.
+    wide = Console(width=LONGEST)
+    for column in table.columns:
+        column.min_width = Measurement.get(wide, wide.options, Group(column.header, *column.cells)).minimum
+    needed = sum((column.min_width or 0) + 2 for column in table.columns)
+    Console(width=max(WIDE, needed), highlight=False).print(table)
 
 
 def _cell(value: object) -> str:

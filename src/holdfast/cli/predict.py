@@ -20,6 +20,7 @@ from holdfast.core.clock import SystemClock, stopwatch_s
 from holdfast.core.meaning import many
 from holdfast.core.records import Version
 from holdfast.core.spec import Serve
+from holdfast.core.specelsewhere import must_have_model
 from holdfast.engines.manifest import MemoryManifest
 from holdfast.errors import NotFound, SourceError, StateError
 from holdfast.flow.registry import current_route, get_version
@@ -43,7 +44,7 @@ EventAt = Annotated[
     str, typer.Option("--event-at", metavar="COLUMN", help="When a row's event is, if not the feed's own column.")
 ]
 Recorded = Annotated[bool, typer.Option("--record/--no-record", help="Record the answers in the lake, as stage batch.")]
-Restart = Annotated[bool, typer.Option("--restart", help="Begin anew what was begun before.")]
+Restart = Annotated[bool, typer.Option("--restart", help="Begin anew, in place of what was begun or is there.")]
 Threads = Annotated[
     int, typer.Option("--threads", min=0, help="How many chunks are scored at once; 0: as many as cores.")
 ]
@@ -82,6 +83,7 @@ def predict(
 ) -> None:
     """Score a file. Stopped anywhere, the same command goes on; the result appears under its name when it is whole."""
     _must_differ(rows, out, bad_rows)
+    _must_be_new(out, bad_rows, restart=restart)
     clock, began_s = SystemClock(), stopwatch_s()
     with _one_interrupt(), opened(state) as here, _Bar() as bar:
         scorer = scorer_of(here, system, version, event_at=event_at)
@@ -136,10 +138,12 @@ def predict(
 
 
 def scorer_of(here: State, system: str, version: str, *, event_at: str = "") -> Scorer:
-    """A version of a system, ready to score: the one named, or the live one. Raises NotFound."""
+    """A version of a system, ready to score: the one named, or the live one. Raises NotFound, StateError where the
+    model is served elsewhere."""
     with here.catalog.read() as tx:
         name = only_system(tx, system)
         spec = here.spec(system_file(tx, name))
+        must_have_model(spec, "score the file there")
         wanted = version or current_route(tx, name).live
         if not wanted:
             raise NotFound("live version of", name, [found.id for found in tx.find(Version, name)])
@@ -198,6 +202,15 @@ def _must_differ(rows: Path, out: Path, bad_rows: Path | None) -> None:
         if file.is_dir() or not file.resolve().parent.is_dir():
             why = "it is a folder" if file.is_dir() else f"there is no folder {file.resolve().parent}"
             raise StateError(f"{file} cannot be written: {why}")
+
+
+def _must_be_new(out: Path, bad_rows: Path | None, *, restart: bool) -> None:
+    """Raises StateError where a result would replace a file of before. What was begun was new then, or meant to be."""
+    if restart or partial.folder_of(out).is_dir():
+        return
+    for file in (out, bad_rows):
+        if file is not None and file.exists():
+            raise StateError(f"{file} is already there; name another file, or replace it with --restart")
 
 
 def _tell(summary: Summary, bad_rows: Path | None) -> None:

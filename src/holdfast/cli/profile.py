@@ -16,6 +16,7 @@ from holdfast.core.clock import SystemClock
 from holdfast.core.meaning import many
 from holdfast.core.records import Version
 from holdfast.core.spec import SystemSpec
+from holdfast.core.specelsewhere import must_have_model
 from holdfast.errors import NotFound
 from holdfast.flow.registry import current_route, get_version
 from holdfast.lookups import only_system
@@ -40,20 +41,25 @@ def profile(
     """Say where a request's time goes: measured here with real rows, and by the workers that run. Takes seconds."""
     clock = SystemClock()
     with opened(state) as here:
-        spec, found, is_live = _chosen(here, system, version)
+        spec, found, is_live = chosen(here, system, version)
         with _bar() as on_progress:
             made = profiled(here, spec, found, clock, is_live=is_live, on_progress=on_progress)
     say_json(made) if as_json else _tell(made)
 
 
-def _chosen(here: State, system: str, version: str) -> tuple[SystemSpec, Version, bool]:
-    """The system, its version, and whether that is the live one. Raises NotFound."""
+def chosen(here: State, system: str, version: str) -> tuple[SystemSpec, Version, bool]:
+    """The system, its version, and whether that is the live one.
+
+    Raises NotFound, and StateError where the model is served elsewhere.
+    """
     with here.catalog.read() as tx:
         name = only_system(tx, system)
+        spec = here.spec(system_file(tx, name))
+        must_have_model(spec, "no request is answered here, so there is none to measure")
         live = current_route(tx, name).live
         if not (version or live):
             raise NotFound("live version of", name, [found.id for found in tx.find(Version, name)])
-        return here.spec(system_file(tx, name)), get_version(tx, name, version or live), (version or live) == live
+        return spec, get_version(tx, name, version or live), (version or live) == live
 
 
 @contextmanager

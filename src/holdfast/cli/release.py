@@ -9,7 +9,7 @@ from holdfast.cli.arguments import STATE, AsJson, StateDirectory, SystemName
 from holdfast.cli.opened import opened
 from holdfast.cli.output import say, say_json, say_table
 from holdfast.core.clock import SystemClock
-from holdfast.core.meaning import many
+from holdfast.core.meaning import many, percent
 from holdfast.core.specwords import read_duration
 from holdfast.flow.planning import Outlook, ReleaseForecast, Spread
 from holdfast.lookups import only_system
@@ -106,7 +106,7 @@ def _in_days(days: float) -> str:
 
 def _outlook(outlook: Outlook) -> tuple[str, ...]:
     shares = (outlook.promoted, outlook.refused, outlook.undecided)
-    return (*_days(outlook.days), *(f"{share:.0%}" for share in shares))
+    return (*_days(outlook.days), *(percent(share, 0) for share in shares))
 
 
 def _days(spread: Spread) -> tuple[str, ...]:

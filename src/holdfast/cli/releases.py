@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from holdfast.cli.arguments import STATE, AsJson, StateDirectory, SystemName
+from holdfast.cli.gates import gate_names
 from holdfast.cli.opened import opened
 from holdfast.cli.output import say, say_json, say_table, when
 from holdfast.core.records import Release
@@ -44,6 +45,7 @@ def _show(one: ReleaseFound) -> None:
         say(f"comparison: {one.evidence}")
     if release.evidence:
         say()
-        say_table(("gate", "verdict", "why"), [(v.monitor or v.check, v.grade.value, v.why) for v in release.evidence])
+        judged = zip(gate_names(release.evidence), release.evidence, strict=True)
+        say_table(("gate", "verdict", "why"), [(name, v.grade.value, v.why) for name, v in judged])
     say()
     say_table(("when", "to", "why", "by"), [(when(m.at), m.to, m.why, m.by) for m in release.history])

@@ -8,6 +8,9 @@ from holdfast.core.meaning import many, reason
 from holdfast.flow.budget import HEADS, alarms, table
 from holdfast.views import FeedView, ProcessView, Status, SystemView, Views
 
+FEW = 100
+"""A day's loss on fewer labelled rows is said with how many they are."""
+
 
 def status(state: StateDirectory = STATE, system: SystemName = "", as_json: AsJson = False) -> None:
     """Say what is live, what is on its way, what is wrong, what was watched, and who is serving."""
@@ -72,10 +75,12 @@ def _system(view: SystemView) -> None:
     if view.release:
         release = view.release.release
         say(f"  {release.id} in {release.state}: {view.release.evidence or release.why}")
-    losses = [day.loss for day in view.days if day.loss is not None]
+    labelled = [day for day in view.days if day.loss is not None]
+    losses = [day.loss for day in labelled if day.loss is not None]
     if losses:
+        few = f" on {many(labelled[-1].labelled, 'row')}" if labelled[-1].labelled < FEW else ""
         promised = f", promised at most {view.promised:.4f}" if view.promised is not None else ""
-        say(f"  {view.loss} per day  {plot(losses)}  newest {losses[-1]:.4f}{promised}")
+        say(f"  {view.loss} per day  {plot(losses)}  newest {losses[-1]:.4f}{few}{promised}")
     if view.days:
         answered, days = sum(day.rows for day in view.days), len(view.days)
         on = "the one day" if days == 1 else f"the newest {days} days"

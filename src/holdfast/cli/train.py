@@ -7,17 +7,21 @@ from pathlib import Path
 from rich.console import Console
 
 from holdfast.cli.arguments import HERE, STATE, AsJson, StateDirectory, SystemFile
+from holdfast.cli.gates import gate_names
 from holdfast.cli.opened import opened
 from holdfast.cli.output import say, say_json, say_table
 from holdfast.cli.person import person
 from holdfast.core.clock import SystemClock
-from holdfast.core.evidence import Grade
+from holdfast.core.evidence import Grade, Verdict
+from holdfast.core.meaning import percent
 from holdfast.core.records import Job, Release, Run
 from holdfast.core.specfile import read_spec
-from holdfast.errors import Conflict, GateRefused, JobFailed
+from holdfast.errors import Conflict, DataError, GateRefused, JobFailed
+from holdfast.flow.planning import ReleaseForecast
 from holdfast.flow.releases import open_release
 from holdfast.lookups import find_one
 from holdfast.opening import open_system, teller
+from holdfast.planning import plan_release
 from holdfast.state import State, put_in_force
 from holdfast.system import System
 from holdfast.world import LakeFeeds
@@ -44,6 +48,8 @@ def train(file: SystemFile = HERE, state: StateDirectory = STATE, as_json: AsJso
             say_json({"release": release, "run": run})
         else:
             _tell(release, run)
+            if release.state == "live" and not release.against:
+                _tell_next(here, spec.system, clock)
     if release.state == "rejected":
         raise GateRefused(_refusal(release, run, file))
 
@@ -103,11 +109,45 @@ def _refusal(release: Release, run: Run, file: Path) -> str:
     failed = [v for v in release.evidence if v.grade in (Grade.FAIL, Grade.UNKNOWN)]
     if not failed:
         return f"{run.id} was not released: {release.why}"
-    names = ", ".join(verdict.monitor or verdict.check for verdict in failed)
+    named = zip(gate_names(release.evidence), release.evidence, strict=True)
+    names = ", ".join(name for name, verdict in named if verdict in failed)
     said = f"{run.id} was not released: it did not pass {names}"
     if any((verdict.check, verdict.monitor) == ("baseline", "linear") for verdict in failed):
         said += f"; it does not beat the linear model: try `trainer: linear` in {file}"
+    by_chance = [v.monitor or v.check for v in failed if _may_be_chance(v)]
+    if by_chance:
+        said += (
+            f"; by {', '.join(by_chance)} it is worse by no more than chance explains: `margin` of that gate in {file} "
+            "says how much worse is still accepted"
+        )
     return said
+
+
+def _tell_next(here: State, system: str, clock: SystemClock) -> None:
+    """What becomes of later releases, in one line; nothing where that cannot be planned yet."""
+    try:
+        with here.catalog.read() as tx:
+            found = plan_release(here, tx, system, clock.now(), margin=None, within=None)
+    except DataError:
+        return
+    say(later_releases(found))
+
+
+def later_releases(found: ReleaseForecast) -> str:
+    """Which part of candidates that are as good gets promoted in time, and which margin would let half of them."""
+    half = found.margins.half
+    wider = "no margin lets half of them pass" if half is None else f"half of them pass at a margin of {half:.2g}"
+    return (
+        f"of later candidates that are as good, {percent(found.as_good.promoted, 0)} are promoted within "
+        f"{found.within_days:g} days at the margin of {found.margin:g}; {wider}; a cautious guess, by its linear "
+        "baseline (`holdfast release plan`)"
+    )
+
+
+def _may_be_chance(verdict: Verdict) -> bool:
+    """Whether a gate refused a candidate that is worse than another model, where it may as well be no worse."""
+    low = verdict.reading.low
+    return "_worse_than_" in verdict.reading.name and low is not None and low <= 0
 
 
 def _tell(release: Release, run: Run) -> None:
@@ -115,7 +155,8 @@ def _tell(release: Release, run: Run) -> None:
     rows = [(m, *(f"{metrics[m]:.4f}" if m in metrics else "-" for _, metrics in models)) for m in run.metrics]
     say_table(("on the hold-out", *(name for name, _ in models)), rows)
     say()
-    say_table(("gate", "verdict", "why"), [(v.monitor or v.check, v.grade.value, v.why) for v in release.evidence])
+    judged = zip(gate_names(release.evidence), release.evidence, strict=True)
+    say_table(("gate", "verdict", "why"), [(name, v.grade.value, v.why) for name, v in judged])
     say()
     version = f"version {release.version} " if release.version else ""
     say(f"{run.id} took {run.took_s:.1f} s; {run.parity}")

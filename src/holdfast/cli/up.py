@@ -1,19 +1,25 @@
 """``holdfast up``: everything on one machine, kept alive until it is told to stop."""
 
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from holdfast.cli.arguments import STATE, StateDirectory
+from holdfast.cli.arguments import HERE, STATE, StateDirectory
 from holdfast.cli.output import say
 from holdfast.cli.person import person
+from holdfast.places import ROUTES
 from holdfast.processes.logs import log_to_stderr
 from holdfast.processes.up import Started, UpOptions, run_up
 
 Files = Annotated[
     list[Path] | None,
-    typer.Argument(metavar="[FILE]...", help="System files to put in force; none: those in force go on."),
+    typer.Argument(
+        metavar="[FILE]...",
+        help="System files to put in force; none: those in force go on, in a new state holdfast.yaml.",
+    ),
 ]
 Host = Annotated[str, typer.Option(help="Address to listen on; everything but loopback can be reached from outside.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="Port for predictions and labels; 0 takes a free one.")]
@@ -26,9 +32,14 @@ BodiesMib = Annotated[
     int, typer.Option(min=16, help="Most MiB of requests that each worker holds, not answered yet; beyond it: 503.")
 ]
 Certificate = Annotated[
-    Path | None, typer.Option(help="PEM file of a certificate: all ports are encrypted with it and --tls-key.")
+    Path | None,
+    typer.Option(
+        exists=True, dir_okay=False, help="PEM file of a certificate: all ports are encrypted with it and --tls-key."
+    ),
 ]
-Key = Annotated[Path | None, typer.Option(help="PEM file of its key, without a password.")]
+Key = Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="PEM file of its key, without a password.")]
+WEBHOOK = "HOLDFAST_WEBHOOK"
+"""Environment variable with the URL that notices are sent to; what reads it is not loaded here."""
 
 
 def up(
@@ -45,8 +56,11 @@ def up(
 ) -> None:
     """Train, release, serve, record, watch and put right: all systems of a state, until Ctrl+C or SIGTERM."""
     log_to_stderr()
+    if (tls_cert is None) != (tls_key is None):
+        given, lacking = ("--tls-key", "--tls-cert") if tls_cert is None else ("--tls-cert", "--tls-key")
+        raise typer.BadParameter(f"given without {lacking}; TLS takes both, as PEM files", param_hint=f"'{given}'")
     options = UpOptions(
-        files=tuple(files or ()),
+        files=files_of(files or (), state),
         state=state,
         host=host,
         port=port,
@@ -58,6 +72,21 @@ def up(
         tls_key=tls_key,
     )
     run_up(options, by=person(), tell=_tell)
+
+
+def files_of(given: Sequence[Path], state: Path) -> tuple[Path, ...]:
+    """The system files to put in force: those given, or that of this folder where the state serves nothing yet."""
+    if not given and HERE.is_file() and not (state / ROUTES).exists():
+        say(f"{HERE} is put in force: no file was named, and {state} holds no system yet")
+        return (HERE,)
+    return tuple(given)
+
+
+def unheard(environment: Mapping[str, str]) -> str:
+    """What is said where notices reach the log alone; empty where they go to a webhook too."""
+    if environment.get(WEBHOOK):
+        return ""
+    return f"nobody is told of incidents outside this log; set {WEBHOOK} to a URL that they are sent to"
 
 
 def _tell(started: Started) -> None:
@@ -79,4 +108,6 @@ def _tell(started: Started) -> None:
             "this can be reached from other machines, and nothing is encrypted: give --tls-cert and --tls-key, or put "
             "a TLS proxy in front of it"
         )
+    if said := unheard(os.environ):
+        say(said)
     say("stop with Ctrl+C")

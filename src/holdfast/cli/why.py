@@ -97,7 +97,7 @@ def _explain(found: Explanation) -> None:
     rows = [
         (
             each.column,
-            "-" if each.value is None else each.value,
+            shown(each.value),
             changed(each.change),
             "outside what training saw" if each.is_outside else "",
         )
@@ -113,15 +113,24 @@ def _tell(found: Explanation) -> None:
     if found.incidents:
         say(f"incidents then, open or found later: {', '.join(found.incidents)}")
     say()
-    say_table(
-        ("input", "value"), [(each.column, "-" if each.value is None else each.value) for each in found.influences]
-    )
+    say_table(("input", "value"), [(each.column, shown(each.value)) for each in found.influences])
 
 
 def _blanked(found: Explanation) -> str:
     """How many of the inputs outside cannot be marked, as a clause: what they held was taken as missing."""
     count = found.outside - sum(each.is_outside for each in found.influences)
     return f"; {count} of them taken as missing" if count > 0 else ""
+
+
+def shown(value: object) -> str:
+    """A value of an input: a dash for a missing one, a whole number without decimals.
+
+    >>> shown(3.0), shown(0.25), shown("UA"), shown(None)
+    ('3', '0.25', 'UA', '-')
+    """
+    if value is None:
+        return "-"
+    return f"{value:.0f}" if isinstance(value, float) and value.is_integer() and abs(value) < 1e15 else str(value)
 
 
 def changed(change: float | None) -> str:

@@ -173,7 +173,9 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     monitor: str = ""
     """Name of the monitor or gate that asked."""
     calibrated: bool = True
-    """False when the limit was stated or a default because history was too short to calibrate one."""
+    """Whether history judged: false where a limit did that the file or the check states."""
+    stood_in: bool = False
+    """Whether a limit judged only because history was too short to calibrate one."""
     p_value: float | None = None
     level: float | None = None
     at: datetime | None = None

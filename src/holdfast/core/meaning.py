@@ -23,10 +23,27 @@ def many(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
+def percent(share: float, digits: int = 1) -> str:
+    """A share in [0, 1] as a percentage, which is 100 only where it is all of it.
+
+    >>> percent(0.5), percent(1.0), percent(23_988 / 24_000)
+    ('50.0%', '100.0%', '99.9%')
+    """
+    most = 1 - 10.0 ** -(digits + 2)
+    return f"{share if share >= 1 else min(share, most):.{digits}%}"
+
+
 def reason(verdict: Verdict) -> str:
     """Why a verdict is what it is, with what its check noted beside where that says more."""
     note = verdict.reading.note
     return verdict.why if not note or note in verdict.why else f"{verdict.why}; {note}"
+
+
+def judged_by(incident: Incident) -> str:
+    """Whether what was found keeps to the budget, to a limit that is stated, or to one that stood in for history."""
+    if incident.calibrated:
+        return "calibrated"
+    return "not calibrated" if incident.first.stood_in else "stated limit"
 
 
 def standing(incident: Incident) -> str:

@@ -158,7 +158,7 @@ class Check(Protocol):
     """Names of the facts it needs in `Window.facts` (see docs/checks)."""
     evidence: ClassVar[Literal["stated", "window", "stream"]]
     """How its readings are judged where the file states no limit: against the check's own stated limit, by
-    calibration on disjoint windows of history, or as a stream of block means against what was promised."""
+    calibration on windows of history, or as a stream of block means against what was promised."""
     against: ClassVar[Literal["reference", "recent", "nothing"]]
     """The baseline that `measure` wants: the rows that the model was trained on, the blocks just before the
     window, or none."""
@@ -184,7 +184,9 @@ class Action(Protocol):
 class Controls(Protocol):
     """All that an action may touch."""
 
-    def notify(self, text: str) -> None: ...
+    def notify(self, text: str) -> str:
+        """Tell people once the incident is on record; returns whether that reaches them, as a sentence."""
+
     def submit(self, kind: str, payload: Mapping[str, Any]) -> str:
         """Submit a job; returns its id. Submitting the same open job twice gives the same id."""
 

@@ -282,6 +282,7 @@ class Incident(Record, frozen=True, kw_only=True):
     closed_at: datetime | None = None
     last_at: datetime
     calibrated: bool = True
+    """Whether history judged what was found, by one of the monitors that found it; see `Verdict`."""
     seen: int = 1
     first: Verdict
     last: Verdict

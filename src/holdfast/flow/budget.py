@@ -65,16 +65,23 @@ def planned(spec: SystemSpec, days: int = REFERENCE_DAYS) -> list[Share]:
     return [found.get(monitor.name) or _none(monitor, checks[monitor.name]) for monitor in spec.monitors]
 
 
-def spent(monitor: Monitor, last: Verdict | None) -> Share:
-    """What a monitor spent at its last look, by the verdict that stands for it."""
+def level_spent(verdicts: Sequence[Verdict]) -> float | None:
+    """The level that one look spent: what is calibrated in it is judged jointly, on one; None where nothing is."""
+    return next((verdict.level for verdict in verdicts if verdict.calibrated and verdict.level), None)
+
+
+def spent(monitor: Monitor, last: Verdict | None, level: float | None = None) -> Share:
+    """What a monitor spent at its last look: the level that it spent, where that is known, else by the verdict that
+    stands for all of the look, which is its worst and need not be a calibrated one."""
     check = _check(monitor)
     if _takes_none(monitor, check):
         return _none(monitor, check)
     looks = _looks(monitor, is_stream=check.evidence == "stream")
     if last is None:
         return Share(monitor=monitor.name, looks=looks, why="not run yet")
-    if last.calibrated and last.level:
-        return Share(monitor=monitor.name, looks=looks, level=last.level)
+    level = level or level_spent([last])
+    if level is not None:
+        return Share(monitor=monitor.name, looks=looks, level=level)
     _, marked, short = last.why.rpartition("(not calibrated: ")
     if marked or not last.calibrated:
         return Share(monitor=monitor.name, looks=looks, why=short.rstrip(")") if marked else SHORT)

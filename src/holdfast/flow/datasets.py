@@ -11,6 +11,7 @@ import polars as pl
 from holdfast.core.blocks import mature_until
 from holdfast.core.classes import in_order
 from holdfast.core.evidence import Grade, Reading, Verdict
+from holdfast.core.meaning import percent
 from holdfast.core.protocols import Blobs, Lake
 from holdfast.core.records import FileRef, Snapshot
 from holdfast.core.signature import Column
@@ -163,7 +164,7 @@ def _verdicts(spec: SystemSpec, rows: pl.DataFrame, now: datetime, *, read: int,
         yield _verdict(
             Reading(name="complete", value=present, rows=len(values), subject=column),
             present >= least,
-            f"{column}: {present:.1%} of {len(values)} values are there; expected at least {least:.1%}",
+            f"{column}: {percent(present)} of {len(values)} values are there; expected at least {least:.1%}",
         )
     if data.label.classes:
         yield _of_no_class(rows["label"].drop_nulls(), data)

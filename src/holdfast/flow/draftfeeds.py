@@ -24,6 +24,10 @@ LONG_BEFORE = timedelta(days=2)
 """A time that typically lies further than this before its row was known tells of something else, such as a customer."""
 VERY_LONG = timedelta(days=90)
 """A row that is predicted this long before its event, or a label that takes so long, is rather a wrong column."""
+TIMES_IN_NAMES = re.compile(r"(?:_at|time|stamp|date|day|ts)$", re.IGNORECASE)
+ISO = r"^\s*\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}.*)?$"
+OTHER_TIMES = r"^\s*\d{1,4}[/.]\d{1,2}[/.]\d{1,4}\b|^\s*\d{1,2}:\d{2}"
+SEPARATORS = (";", "\t", "|")
 PART = re.compile(r"(?P<name>.+?)-\d.*")
 
 
@@ -112,10 +116,38 @@ def find_tables(directory: Path, root: Path, found: Found) -> dict[str, Table]:
         source: Source = files(path=place, root=str(directory))
         frames = [source.read(batch) for batch in source.batches()]
         frame = pl.concat(frames, how="diagonal_relaxed")
+        _refuse_separator(directory / place, frame)
         path = Path(os.path.relpath(directory / place, root)).as_posix()
         tables[name] = Table(name=name, path=path, frame=frame)
         found.note(f"feed '{name}': {len(frames)} file{'s' * (len(frames) != 1)}, {frame.height} rows")
     return tables
+
+
+def _refuse_separator(path: Path, frame: pl.DataFrame) -> None:
+    """Raises SourceError for a CSV file whose one column holds all of them."""
+    only = frame.columns[0] if frame.width == 1 and ".csv" in path.name else ""
+    for separator in SEPARATORS:
+        if separator in only:
+            raise SourceError(
+                f"{path}: it seems to be separated by {separator!r}, for its one column is called '{only[:40]}'; "
+                "write it with commas"
+            )
+
+
+def near_times(table: Table) -> str:
+    """What to do about the columns of a table without times that look like one; empty where none does."""
+    said = []
+    for name, series in table.frame.to_dict().items():
+        known = series.drop_nulls().head(50)
+        if known.is_empty():
+            continue
+        if series.dtype == pl.String and known.str.contains(ISO).all():
+            said.append(f"column '{name}' is text that reads as a time: end its name with `_at`, or store it as a time")
+        elif series.dtype == pl.String and known.str.contains(OTHER_TIMES).all():
+            said.append(f"column '{name}' holds text such as '{known[0]}': write times as ISO 8601")
+        elif series.dtype.is_numeric() and TIMES_IN_NAMES.search(name):
+            said.append(f"column '{name}' holds numbers: write epochs as ISO 8601")
+    return f"; {'; '.join(said)}" if said else ""
 
 
 def pick_label(tables: Mapping[str, Table], label: str | None, found: Found) -> tuple[str, str]:

@@ -14,6 +14,7 @@ import polars as pl
 
 from holdfast.core.classes import class_name, in_order, is_whole
 from holdfast.core.evidence import Limit
+from holdfast.core.meaning import percent
 from holdfast.core.spec import (
     Data,
     Decide,
@@ -40,19 +41,20 @@ from holdfast.flow.draftfeeds import (
     Table,
     find_tables,
     latest_time,
+    near_times,
     pick_label,
     pick_rows,
     pick_times,
 )
 from holdfast.flow.draftjoins import join_feeds
+from holdfast.flow.evaluation import looks_in
 from holdfast.flow.joins import assemble
+from holdfast.flow.monitors import windows_in
 from holdfast.stats.conformal import Look, split_levels
 
 LEAST_UNITS = 30
 """What sticks to a version in a split needs so many values at least."""
 NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]+")
-DAILY_ROWS = 30
-"""A day with fewer rows has no distance from the reference (`checks.drift`)."""
 VALIDATE = Validate()
 MOST_CLASSES = 20
 """A label of whole numbers with more values is an amount; one of more texts needs a person to say what it is."""
@@ -60,6 +62,9 @@ LEAST_OF_CLASS = 5
 REFERENCE_DAYS = 180
 """How many of the newest days a version is held to (`flow.reference`)."""
 MONTH = timedelta(days=30)
+LONG_ENDED = 30 * DAY
+"""Data whose newest row is older is no stream that goes on."""
+YEAR = timedelta(days=365.25)
 LATE_LABELS = 7 * DAY
 """Labels that take longer come so late that an estimate might tell of quality sooner."""
 FALSE_ALARMS = 1.0
@@ -86,14 +91,16 @@ def draft(
     timezone: str | None = None,
     root: Path | None = None,
     until: datetime | None = None,
+    now: datetime | None = None,
 ) -> Draft:
     """Infer a system from a folder of files.
 
     `label` is ``feed.column``, or a column that only one feed has; None takes the only column named ``label``. The
     system is named after the folder unless `system` says otherwise. Paths in the file are relative to `root`, where
     it will stand (the folder itself by default). With `until`, only what was known by then is looked at, so that a
-    backtest after it pins nothing that it could not have seen. Reads every file once. Raises DataError or SourceError,
-    saying what is missing, where the data does not show a system: no label, no time, nothing that identifies a row.
+    backtest after it pins nothing that it could not have seen. With `now`, data that ended long ago is told. Reads
+    every file once. Raises DataError or SourceError, saying what is missing, where the data does not show a system: no
+    label, no time, nothing that identifies a row.
     """
     found = Found()
     tables = find_tables(directory, root or directory, found)
@@ -108,12 +115,23 @@ def draft(
         found.note(f"types, ranges and categories are those of what was known by {until:%Y-%m-%d}", "data.columns")
     rows = tables[rows_feed]
     if rows.event_at is None:
-        raise DataError(f"feed '{rows_feed}' is predicted but has no time column; add one such as `event_at`, ISO 8601")
+        near = near_times(rows)
+        raise DataError(
+            f"feed '{rows_feed}' is predicted but has no time column{near or '; add one such as `event_at`, ISO 8601'}"
+        )
     truth_at = own_truth_at or tables[label_feed].known_at
     if truth_at is None:
-        raise DataError(f"feed '{label_feed}' has the label but no time column; add `known_at`, when each was known")
+        near = near_times(tables[label_feed])
+        said = near or "; add `known_at`, when each was known"
+        raise DataError(f"feed '{label_feed}' has the label but no time column{said}")
     if truth_at == rows.event_at and label_feed == rows_feed:
-        found.note(f"labels are known at {truth_at}, with the row itself: no other time says when", "data.label")
+        found.warn(
+            f"labels are known at {truth_at}, with the row itself, because no other time says when: then there is "
+            "nothing left to predict; add a column with the time at which each label came",
+            "data.label",
+        )
+    if now is not None and until is None:
+        _say_age(rows, rows.known_at or rows.event_at, now, found)
     unit = _unit(rows, key, found)
     feeds = join_feeds(tables, rows_feed, label_feed, key, found)
     data = Data(
@@ -164,6 +182,20 @@ def _known_by(table: Table, until: datetime) -> Table:
     return msgspec.structs.replace(table, frame=known)
 
 
+def _say_age(rows: Table, time: str, now: datetime, found: Found) -> None:
+    """That data ended long ago, where it did, by its column of times."""
+    newest = rows.frame[time].max()
+    if not isinstance(newest, datetime) or now - newest <= LONG_ENDED:
+        return
+    age = now - newest
+    said = f"{age / YEAR:.0f} years" if age >= 2 * YEAR else f"{age // DAY} days"
+    found.note(
+        f"the newest row of {rows.name} is {said} old ({newest:%Y-%m-%d}): freshness will alarm until newer ones come; "
+        "`holdfast backtest` plays what is there",
+        "monitors",
+    )
+
+
 def _unit(rows: Table, key: str, found: Found) -> str | None:
     """The text column with the most distinct values that repeat; with few, a canary's share could not be cut."""
     texts = [name for name in rows.features if name != key and rows.frame[name].dtype == pl.String]
@@ -200,7 +232,7 @@ def _expect(data: Data, assembled: pl.DataFrame, found: Found) -> Expect:
     own = [name for name in data.columns if not any(name.startswith(f"{feed}_") for feed in data.feeds)]
     complete = {name: 0.99 for name in own if assembled[name].null_count() <= height / 1000}
     labelled = 1 - assembled["label"].null_count() / height if height else 0.0
-    found.note(f"{labelled:.1%} of rows have a label", "data.expect")
+    found.note(f"{percent(labelled)} of rows have a label", "data.expect")
     complete[data.label.column] = max(0.0, int(labelled * 95) / 100)
     return Expect(unique=data.key, complete=complete, rows=max(1, min(1000, height // 10)))
 
@@ -213,6 +245,12 @@ def _with_classes(label: Label, frame: pl.DataFrame, found: Found) -> Label:
     for value, count in values.cast(pl.String, strict=False).value_counts().iter_rows():
         counts[class_name(value)] = counts.get(class_name(value), 0) + count
     are_texts = values.dtype == pl.String and not all(map(_is_number, counts))
+    if are_texts and len(counts) < 3:
+        named = ", ".join(f"'{name}'" for name in sorted(counts))
+        raise DataError(
+            f"label '{label.column}' is text ({named}): two classes are 0 and 1, or false and true; write the column "
+            "in the data with 1 for the one whose probability is wanted and 0 for the other, then ask again"
+        )
     if len(counts) < 3 or not (are_texts or all(map(is_whole, counts))):
         return label
     if len(counts) > MOST_CLASSES and are_texts:
@@ -264,23 +302,25 @@ def _margin(label: pl.Series, task: str) -> float:
 
 
 def _drift_monitors(data: Data, assembled: pl.DataFrame, found: Found) -> list[Monitor]:
-    """Drift by weeks, which sees what is small, and by days, which sees the rest sooner, where the days of history are
-    enough for what a daily look may spend of the false alarms."""
-    weekly, daily = Monitor(check="drift", every=7 * DAY, window=7 * DAY), Monitor(check="drift", name="drift.daily")
-    days = assembled.group_by(day_expr(data.timezone).alias("day")).len().sort("day")["len"]
+    """Drift of the newest week, looked at every day, which sees on its first day what is large and what is small once
+    the week is full of it, where history has windows enough for what a look a day may spend; else once a week."""
+    daily, weekly = Monitor(check="drift", window=7 * DAY), Monitor(check="drift", every=7 * DAY, window=7 * DAY)
+    days = assembled.group_by(day_expr(data.timezone).alias("day")).len().height
     # The oldest part is only fitted on: nothing was answered there that could be compared.
-    validated = days.len() * VALIDATE.folds // (VALIDATE.folds + 1)
-    heights = days.tail(min(REFERENCE_DAYS, validated))
-    full = int((heights >= DAILY_ROWS).sum())
-    looks = [Look(MONTH / weekly.every, heights.len() // 7), Look(MONTH / daily.every, full), Look(MONTH / DAY, None)]
-    level = split_levels(FALSE_ALARMS, looks)[1]
-    said = f"{full} of the newest {heights.len()} days have {DAILY_ROWS} rows or more"
+    history = min(REFERENCE_DAYS, days * VALIDATE.folds // (VALIDATE.folds + 1))
+    windows = windows_in(daily, history)
+    of_losses = Look(MONTH / DAY, looks_in(history), is_second=True)
+    level = split_levels(FALSE_ALARMS, [Look(MONTH / daily.every, windows), Look(MONTH / DAY, None), of_losses])[0]
     if not level:
-        least = f"one false alarm in {full + 1} of its 30 looks a month is the least it could promise"
-        found.note(f"drift is watched by weeks only: {said}; were it watched by days, {least}", "monitors")
+        least = f"one false alarm in {windows + 1} of its 30 looks a month is the least it could promise"
+        found.note(f"drift is looked at once a week: {history} days of history; every day, {least}", "monitors")
         return [weekly]
-    found.note(f"drift is watched by weeks and by days: {said}, enough for a level of {level:.2g} a day", "monitors")
-    return [weekly, daily]
+    found.note(
+        f"drift of the newest week is looked at every day, and that of the newest day: {history} days of history are "
+        f"enough for a level of {level:.2g} a look",
+        "monitors",
+    )
+    return [daily]
 
 
 def _say_estimates(label: Label, found: Found) -> None:

@@ -27,6 +27,8 @@ MEMORY_CAP = 4.0
 MOSTLY = 0.5
 """What was measured in less than this share of a monitor's windows of history is not calibrated with the others: only
 windows in which all of them were measured can be ranked, and it would cost the others too many."""
+COARSE = 0.05
+"""A failure on a level above this is common, and says how common: few windows of history can tell no better."""
 
 LEAST_BLOCKS = 30
 """So many blocks of history say what a block mean hardly falls below."""
@@ -208,7 +210,8 @@ def holding(judged: Evaluation, why: str) -> Evaluation:
 def judge_uncalibrated(check: Check, kind: str, readings: Sequence[Reading], why: str, *, name: str) -> Evaluation:
     """Grade readings by the check's stated limit, saying why they could not be calibrated."""
     stated = judge_stated(check, kind, readings, name=name).verdicts
-    return _worst_first([msgspec.structs.replace(v, why=f"{v.why} (not calibrated: {why})") for v in stated])
+    said = [(verdict, f"{verdict.why} (not calibrated: {why})") for verdict in stated]
+    return _worst_first([msgspec.structs.replace(verdict, why=text, stood_in=True) for verdict, text in said])
 
 
 def windows_of(history: History) -> int:
@@ -339,7 +342,9 @@ def _against_limit(check: str, reading: Reading, limit: Limit, name: str) -> Ver
         bad = f"above the most allowed {limit.at_most:g}"
     grade = Grade.FAIL if bad else Grade.PASS
     about = f"{reading.subject} " if reading.subject else ""
-    why = f"{about}{reading.name} {reading.value:.4g} is {bad or 'within its limit'}"
+    bounds = (("at least", limit.at_least), ("at most", limit.at_most))
+    stated = " and ".join(f"{word} {bound:g}" for word, bound in bounds if bound is not None)
+    why = f"{about}{reading.name} {reading.value:.4g} is {bad or f'within its limit, {stated}'}"
     return Verdict(grade=grade, check=check, reading=reading, why=why, monitor=name, calibrated=False)
 
 
@@ -360,7 +365,16 @@ def _too_seldom(check: Check, kind: str, reading: Reading, windows: int, level: 
     grade, why = _graded(check, kind, reading)
     short = conformal.shortfall(windows, level) or "in too few of its windows of history all was measured together"
     said = f"{why or reading.note} (not calibrated: {short})"
-    return Verdict(grade=grade, check=kind, reading=reading, why=said, monitor=name, calibrated=False, level=level)
+    return Verdict(
+        grade=grade,
+        check=kind,
+        reading=reading,
+        why=said,
+        monitor=name,
+        calibrated=False,
+        stood_in=True,
+        level=level,
+    )
 
 
 def _calibrated(kind: str, reading: Reading, p: float, windows: int, level: float, name: str) -> Verdict:
@@ -369,6 +383,9 @@ def _calibrated(kind: str, reading: Reading, p: float, windows: int, level: floa
     part = " on the newest part of its window" if read is not reading else ""
     why = f"{about} {read.name} {reading.value:.4g}{part}: p = {p:.3f} over {windows} windows of history"
     why += f", level {level:.3f}"
+    if grade is Grade.FAIL and level > COARSE:
+        as_much = round(p * (windows + 1)) - 1
+        why += f"; {as_much or 'none'} of these stood out as much, which 1 in {round(1 / p)} does without a cause"
     return Verdict(grade=grade, check=kind, reading=reading, why=why, monitor=name, p_value=p, level=level)
 
 

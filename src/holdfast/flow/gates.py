@@ -135,6 +135,13 @@ def refusal(verdicts: Sequence[Verdict]) -> str:
     return "; ".join(v.why for v in verdicts if v.grade in (Grade.FAIL, Grade.UNKNOWN))
 
 
+def has_compared(verdicts: Sequence[Verdict]) -> bool:
+    """Whether a refusal says anything of the candidate: not where all that refused it could not be measured, or was
+    not for want of a level. Without any verdict on record it is taken to."""
+    refused = [verdict for verdict in verdicts if verdict.grade in (Grade.FAIL, Grade.UNKNOWN)]
+    return not refused or any(v.grade is Grade.FAIL and v.reading.value is not None for v in refused)
+
+
 def _judge_gate(gate: Gate, task: Task, window: Window, served: pl.DataFrame) -> Sequence[Verdict]:
     check: Check = kinds.load("checks", gate.check)(**gate.options)
     if check.against == "reference":

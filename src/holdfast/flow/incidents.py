@@ -57,6 +57,33 @@ def close(tx: Transaction, incident: Incident, now: datetime, why: str = "the ch
     tx.put(replace(closed, actions=(*incident.actions, Move(at=now, to="closed", why=why))))
 
 
+def orphaned(tx: Transaction, system: str, monitors: Mapping[str, str]) -> list[Incident]:
+    """Open incidents that a monitor found which can no longer pass: it is not in the file, or has another check there.
+
+    `monitors` are those of the file, by name the check of each.
+    """
+    return [incident for incident in tx.find(Incident, system, state=OPEN) if _gone(incident, monitors)]
+
+
+def close_orphaned(tx: Transaction, system: str, monitors: Mapping[str, str], now: datetime) -> list[str]:
+    """Close what was found only by monitors that are gone; elsewhere leave these out of who must pass, on record.
+
+    Returns what was closed. Such an incident would stay open for good, and take up every later alarm of its cause.
+    """
+    done = []
+    for incident in orphaned(tx, system, monitors):
+        gone = _gone(incident, monitors)
+        is_or_are = "is" if len(gone) == 1 else "are"
+        why = f"{' and '.join(gone)}, which found it, {is_or_are} no longer in the file"
+        if set(gone) == set(_finding(incident)):
+            close(tx, incident, now, why)
+            done.append(f"{incident.id} closed: {why}")
+        else:
+            moves = [Move(at=now, to=PASSED, why=why, by=name) for name in gone]
+            tx.put(replace(incident, actions=(*incident.actions, *moves)))
+    return done
+
+
 def acknowledge(tx: Transaction, system: str, incident_id: str, by: str, now: datetime) -> Incident:
     """A person has seen it. Raises NotFound."""
     incident = tx.get(Incident, system, incident_id)
@@ -81,6 +108,15 @@ def _finders(incident: Incident) -> dict[str, bool]:
         if move.to in (FURTHER, PASSED):
             finders[move.by] = move.to == FURTHER
     return finders
+
+
+def _finding(incident: Incident) -> list[str]:
+    """The monitors that found it and do not pass yet."""
+    return [name for name, still_finds in _finders(incident).items() if still_finds]
+
+
+def _gone(incident: Incident, monitors: Mapping[str, str]) -> list[str]:
+    return [name for name in _finding(incident) if monitors.get(name) != incident.check]
 
 
 def _cause(subject: str, groups: Mapping[str, str]) -> str:
@@ -150,7 +186,7 @@ def _continue(tx: Transaction, incident: Incident, failing: Sequence[Verdict], n
 def _pass(tx: Transaction, incident: Incident, monitor: str, now: datetime) -> None:
     """A monitor that found it passes: the incident closes, unless another that found it does not pass yet."""
     finders = _finders(incident)
-    others = [name for name, still_finds in finders.items() if still_finds and name != monitor]
+    others = [name for name in _finding(incident) if name != monitor]
     if not others:
         close(tx, incident, now)
     elif finders[monitor]:

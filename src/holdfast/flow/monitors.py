@@ -293,7 +293,10 @@ class Monitoring:
             newest = self._live.last_mature_day(now)
             return self._live.labelled_window(newest - timedelta(days=days), newest, facts)
         newest = self._live.last_complete_day(now)
-        return self._live.window(newest - timedelta(days=days), newest, facts, now)
+        # Of a day with labels there are only the last answers for their keys, which is not what was answered. Checks
+        # that compare with other days look at labels too where a day has them, those that compare with nothing do not.
+        labelled = check.against != "nothing"
+        return self._live.window(newest - timedelta(days=days), newest, facts, now, labelled=labelled)
 
     def _earlier(self, monitor: Monitor, since: str, facts: Mapping[str, Any], now: datetime) -> Sequence[Window]:
         """Mature windows since the version was first watched, disjoint, as long as the monitor's, in time order."""

@@ -19,6 +19,8 @@ LEAST_DAYS = 5
 """Fewer labelled days than this say nothing about how days differ."""
 HORIZON = 365
 """Days after which a simulated release counts as never decided."""
+SAME = 1e-12
+"""Losses of two answers that can differ by no more than this are those of the same answers, but for rounding."""
 DAY = timedelta(days=1)
 
 
@@ -33,6 +35,11 @@ class PairedDays(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def days(self) -> int:
         return len(self.difference)
+
+    @property
+    def are_same(self) -> bool:
+        """Whether both versions gave the same answers on all days."""
+        return bool(max(np.abs(self.low).max(initial=0.0), np.abs(self.high).max(initial=0.0)) <= SAME)
 
 
 class Spread(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,13 +115,19 @@ def refuse_goal(spec: SystemSpec) -> None:
 
 
 def forecast(spec: SystemSpec, paired: PairedDays, based_on: str) -> ReleaseForecast:
-    """Replay the release test on past days. Raises DataError where too few are labelled, or where a goal decides."""
+    """Replay the release test on past days. Raises DataError where too few are labelled, where both versions answered
+    the same, and where a goal decides."""
     refuse_goal(spec)
     decide = spec.release.decide
     if paired.days < LEAST_DAYS:
         raise DataError(
             f"{paired.days} labelled days to plan by ({based_on}), at least {LEAST_DAYS} are needed; "
             "wait until more days have their labels, then ask again"
+        )
+    if paired.are_same:
+        raise DataError(
+            f"a release of '{spec.system}' cannot be planned: the two answers are the same ({based_on}), so nothing "
+            "says how far those of another version would differ; ask again once a version that differs was trained"
         )
     alpha, within = 1 - decide.confidence, decide.within / DAY
     least = sum((step.least for step in spec.release.steps), timedelta(0)) / DAY
@@ -127,8 +140,9 @@ def forecast(spec: SystemSpec, paired: PairedDays, based_on: str) -> ReleaseFore
     sd = float(paired.difference.std(ddof=1))
 
     def outlook(effect: float) -> Outlook:
-        run = sequential.replayed_decision(*days, decide.margin, alpha, effect=effect, horizon=HORIZON)
-        timely = sequential.replayed_decision(*days, decide.margin, alpha, effect=effect, horizon=usable)
+        moved = _room(paired, effect)
+        run = sequential.replayed_decision(*moved, decide.margin, alpha, effect=effect, horizon=HORIZON)
+        timely = sequential.replayed_decision(*moved, decide.margin, alpha, effect=effect, horizon=usable)
         ends = [None if math.isinf(d) else max(d + maturity, least) for d in (run.tenth, run.half, run.nine_in_ten)]
         promoted = timely.not_worse if is_possible else 0.0
         refused = timely.decided - timely.not_worse if is_judged else 0.0
@@ -159,6 +173,19 @@ def forecast(spec: SystemSpec, paired: PairedDays, based_on: str) -> ReleaseFore
             nine_in_ten=_finite(margin.nine_in_ten) if is_possible else None,
         ),
     )
+
+
+def _room(paired: PairedDays, effect: float) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """The days with bounds (n,) that hold them once they are moved to a mean of `effect`.
+
+    What is so much worse answers otherwise than these two did: within their bounds, two that nearly agree could not
+    do harm, and the plan would say that what is bad gets promoted.
+    """
+    shift = effect - float(paired.difference.mean())
+    moved = paired.difference + shift
+    if (paired.low <= moved).all() and (moved <= paired.high).all():
+        return paired.difference, paired.low, paired.high
+    return paired.difference, paired.low + min(0.0, shift), paired.high + max(0.0, shift)
 
 
 def _finite(value: float) -> float | None:

@@ -71,11 +71,16 @@ class LivePredictions:
         roles |= {"label": Role.LABEL, "key": Role.KEY, "event_at": Role.TIME, "predicted_at": Role.TIME}
         return roles | dict.fromkeys(META, Role.META)
 
-    def window(self, start: date, end: date, facts: Mapping[str, Any], now: datetime) -> Window:
-        """Answered rows of the days start .. end, both included; mature days with their labels."""
+    def window(
+        self, start: date, end: date, facts: Mapping[str, Any], now: datetime, *, labelled: bool = True
+    ) -> Window:
+        """Answered rows of the days start .. end, both included; mature days with their labels, and then only the last
+        answer for a key that was given in time. Unless `labelled` every answer of each day, without labels."""
         mature = self.last_mature_day(now)
         blocks = [
-            self.labelled_block(day) if day <= mature else self._kept(self._answered, day, self._answered_block)
+            self.labelled_block(day)
+            if labelled and day <= mature
+            else self._kept(self._answered, day, self._answered_block)
             for day in _days(start, end)
         ]
         return Window(blocks, self.roles(), facts)
@@ -152,7 +157,8 @@ class LivePredictions:
         answered = self._kept(self._answered, day, self._answered_block)
 
         def counts(edges: Mapping[str, Any]) -> Mapping[str, Any]:
-            """Of every answer too: also of one that a later answer for the same key took the place of."""
+            """Of every answer too: also of one that a later answer for the same key took the place of, which has no
+            row here. Who compares rows with counts asks for days without labels."""
             found = answered.counts(edges)
             found = self.buckets.of_rows(answered.rows(), edges) if found is None else found
             return {name: each for name, each in found.items() if name != "label"}

@@ -20,6 +20,10 @@ Score = Callable[[str, pl.DataFrame], "np.ndarray[tuple[int], np.dtype[np.float6
 """Outputs (n,) of a version, by id, on rows that carry the inputs."""
 
 
+MISMATCH = "traffic did not come to the versions as split, so they cannot be compared"
+"""How the reason begins for which a release is taken back that says nothing of its version."""
+
+
 class NothingBefore(NotFound):
     """No version was live before the one that is; `name` is that one, empty where none is."""
 
@@ -115,10 +119,7 @@ def step(tx: Transaction, release: Release, plan: ReleasePlan, now: datetime) ->
     # The plan may have become shorter since the release began.
     stage, following = plan.steps[min(release.step, len(plan.steps) - 1)], plan.steps[release.step + 1 :]
     if decision == "mismatch":
-        why = (
-            f"traffic did not come to the versions as split, so they cannot be compared: {evidence_text(release, plan)}"
-        )
-        return roll_back(tx, release, why, now)
+        return roll_back(tx, release, f"{MISMATCH}: {evidence_text(release, plan)}", now)
     if decision == "worse":
         return roll_back(tx, release, f"worse than version {release.against}: {evidence_text(release, plan)}", now)
     waited = release.step_since is not None and now - release.step_since >= stage.least
@@ -137,6 +138,11 @@ def step(tx: Transaction, release: Release, plan: ReleasePlan, now: datetime) ->
 def roll_back(tx: Transaction, release: Release, why: str, now: datetime, by: str = "holdfast") -> Release:
     """Take an open release back: its version answers nothing any more."""
     return _close(tx, release, "rolled_back", why, now, by)
+
+
+def is_mismatch(release: Release) -> bool:
+    """Whether a release was taken back because traffic did not come as it was split."""
+    return release.state == "rolled_back" and release.why.startswith(MISMATCH)
 
 
 def take_back(tx: Transaction, system: str, why: str, now: datetime, by: str = "holdfast") -> str:

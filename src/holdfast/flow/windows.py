@@ -69,8 +69,8 @@ class _Daily(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def stated(span: Span) -> Choice:
-    """The record of a window that the file states."""
-    return Choice(window=write_span(span), why="stated in the file")
+    """The record of a window that was not chosen: the file states it, or it is the default."""
+    return Choice(window=write_span(span), why="the default" if span == ALL else "stated in the file")
 
 
 def contenders(days: int, *, weighted: bool) -> tuple[Span, ...]:

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import msgspec
@@ -152,10 +152,10 @@ def compare(
     """Is model b worse than model a? Their answers to the same n rows, paired, by day.
 
     `a` and `b` are tables that hold the answers in `score` (a pair of names where they differ; give one table twice if
-    it holds both); of several classes `score` maps each to the column of its probability. Rows are matched by `key`,
-    else by their place. `a` holds the labels too, and the unit of evidence: `time`, whose days in `timezone` count, or
-    `day`, any column whose values are blocks in order. Rows of one day
-    depend on each other, so there is no comparison without it.
+    it holds both); of several classes `score` maps each to the column of its probability. Rows of two tables are
+    matched by `key`; without it by their place, which is refused unless every other column that both have is equal in
+    each row. `a` holds the labels too, and the unit of evidence: `time`, whose days in `timezone` count, or `day`, any
+    column whose values are blocks in order. Rows of one day depend on each other, so there is no comparison without it.
 
     `loss` is that of a release: ``brier`` or ``log_loss``, ``absolute_error`` for a regression. The interval holds
     after every day at once (Student mixture: Wang and Ramdas 2024; days independent and nearly normal). The decision is
@@ -191,6 +191,10 @@ def compare(
     left, right = frame_of(a, "a"), frame_of(b, "b")
     has_columns(left, [*of_a.columns, label, time or day or "", *names_of(columns), *names_of(key)], "a")
     has_columns(right, [*of_b.columns, *names_of(key)], "b")
+    placed_by: tuple[str, ...] = ()
+    if a is not b and not key:
+        answers = {*of_a.columns, *of_b.columns}
+        placed_by = _same_places(left, right, [name for name in left.columns if name not in {label, *answers}], label)
     left, right, notes = _matched(left, right, names_of(key), label)
     live, candidate, y = of_a.answers(left, "a"), of_b.answers(right, "b"), of_a.labels(left, label)
     blocks = days_of(left, time, timezone, "a") if time else left[day or ""]
@@ -200,7 +204,11 @@ def compare(
     _refuse_answers(of_a.task.name, live[kept], candidate[kept])
     rows, blocks = left.filter(pl.Series(kept)), blocks.filter(pl.Series(kept))
     pair = _Pair(task=of_a.task, loss=chosen, y=y[kept], a=live[kept], b=candidate[kept])
-    return _compared(pair, rows, blocks, margin, alpha, names_of(columns), tuple(notes), seed)
+    found = _compared(pair, rows, blocks, margin, alpha, names_of(columns), tuple(notes), seed)
+    if not placed_by:
+        return found
+    said = f"; rows were paired by their place, where {', '.join(placed_by)} say the same: key= would be surer"
+    return replace(found, assumes=found.assumes + said)
 
 
 def _scores_of(score: Score | Sequence[Score], task: TaskName) -> tuple[Answered, Answered]:
@@ -353,6 +361,35 @@ def _matched(
     if label in right.columns and not left[label].eq_missing(right[label]).all():
         raise DataError(f"the labels of a and b differ in some rows: they are not the same rows{_by(key)}")
     return left, right, notes
+
+
+def _same_places(left: pl.DataFrame, right: pl.DataFrame, others: list[str], label: str) -> tuple[str, ...]:
+    """The columns of both tables, of `others`, that are equal row by row. Raises DataError for one that is not.
+
+    A table in another order would give a verdict on pairs of strangers, and nothing in it would look wrong.
+    """
+    if left.height != right.height:
+        return ()  # refused by how many rows they have
+    shared = [name for name in others if name in right.columns]
+    for name in shared:
+        try:
+            differs = left[name].ne_missing(right[name])
+        except pl.exceptions.PolarsError:
+            raise DataError(
+                f"column '{name}' holds {left[name].dtype} in a and {right[name].dtype} in b, so rows cannot be paired "
+                "by their place: give key=, the columns that name a row"
+            ) from None
+        if count := int(differs.sum()):
+            raise DataError(
+                f"a and b differ in column '{name}' in {count:,} of {left.height:,} rows: they are not in the same "
+                "order, or not the same rows; give key=, the columns that name a row"
+            )
+    if not shared and label not in right.columns:
+        raise DataError(
+            "b has no column of a but its answers, so nothing says that rows are in the same order: give key=, the "
+            "columns that name a row, or put both answers into one table and give that twice"
+        )
+    return tuple(shared or [label])
 
 
 def _by(key: list[str]) -> str:

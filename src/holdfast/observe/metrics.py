@@ -78,6 +78,7 @@ class _Version:
         "rows",
         "run",
         "run_us",
+        "seen_rows",
         "shared_run_ns",
         "sizes",
         "sizes_ns",
@@ -93,7 +94,7 @@ class _Version:
         self.run_us: list[float] = []
         self.sizes: IntArray = np.zeros(_SIZES, dtype=np.int64)
         self.sizes_ns: IntArray = np.zeros(_SIZES, dtype=np.int64)
-        self.total_rows = 0
+        self.total_rows = self.seen_rows = 0
         self.shared_run_ns = 0
         self.failed: Counter[int] = Counter()
         self.failed_ns = 0
@@ -269,9 +270,9 @@ class Metrics:
 
     def _answered(self, key: tuple[str, str, str], now_ms: int) -> Answered:
         version = self._versions[key]
-        if version.aside:
-            version.last_ms = now_ms
         version.count()
+        if version.total_rows != version.seen_rows:
+            version.last_ms, version.seen_rows = now_ms, version.total_rows
         places = np.flatnonzero(version.sizes).tolist()
         system, name, stage = key
         return Answered(

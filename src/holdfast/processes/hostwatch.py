@@ -50,8 +50,10 @@ class _Memory(msgspec.Struct, kw_only=True):
     """Process id and start of the supervisor."""
     keeper: int = 0
     pids: dict[str, int] = {}
-    missed: dict[str, list[int]] = {}
-    """By worker its process, and the rows refused and shed that were told of it."""
+    counted: dict[str, list[int]] = {}
+    """By worker its process, and the rows refused and shed that were seen of it."""
+    unrecorded: dict[str, list[int]] = {}
+    """By worker the rows refused and shed that are not told yet, of whichever of its processes."""
     held: dict[str, str] = {}
     is_full: bool = False
 
@@ -128,7 +130,8 @@ class HostWatch:
         stands, sign = [float(up.pid), up.started_at_s], self._before
         last = f"; the last sign of life before was given at {_minute(sign.at)}" if sign is not None else ""
         if memory.up != stands:
-            memory.pids, memory.missed, memory.held = {}, {}, {}
+            # What is held or not told yet is so still: its end is told when the new workers say so.
+            memory.pids, memory.counted = {}, {}
             yield Befallen(
                 at=now, action=happenings.BROUGHT_UP, subject="holdfast", why=f"Holdfast was brought up{last}"
             )
@@ -168,19 +171,24 @@ class HostWatch:
         for name, beat in beats.items():
             if beat is None:
                 continue
-            pid, lost, shed = memory.missed.get(name, [beat.pid, 0, 0])
-            lost, shed = (lost, shed) if pid == beat.pid else (0, 0)
-            new = [beat.lost - lost, beat.shed - shed]
-            if not any(new) or not self._paced((happenings.UNRECORDED, name), 1, now):
+            known = memory.counted.get(name, [])
+            before = known[1:] if known[:1] == [beat.pid] else [0, 0]
+            memory.counted[name] = [beat.pid, beat.lost, beat.shed]
+            new = [beat.lost - before[0], beat.shed - before[1]]
+            lost, shed = (a + b for a, b in zip(memory.unrecorded.pop(name, [0, 0]), new, strict=True))
+            if not (lost or shed):
                 continue
-            memory.missed[name] = [beat.pid, beat.lost, beat.shed]
-            parts = [f"{many(new[0], 'row')} refused"] if new[0] > 0 else []
-            parts += [f"{many(new[1], 'row')} answered without a record"] if new[1] > 0 else []
+            if not self._paced((happenings.UNRECORDED, name), 1, now):
+                memory.unrecorded[name] = [lost, shed]
+                continue
+            parts = [f"{many(lost, 'row')} refused"] if lost else []
+            parts += [f"{many(shed, 'row')} answered without a record"] if shed else []
             why = f"{name} could not record: {' and '.join(parts)}"
             yield Befallen(at=now, action=happenings.UNRECORDED, subject=name, why=why)
 
     def _held(self, memory: _Memory, beats: Mapping[str, Heartbeat | None], now: datetime) -> Iterator[Befallen]:
-        """Systems whose newest routes a worker does not follow, and those that all follow again."""
+        """Systems whose newest routes a worker does not follow, and those that all follow again, which is known only
+        where the sign of each can be read."""
         held: dict[str, str] = {}
         for beat in beats.values():
             held |= beat.held if beat is not None else {}
@@ -189,6 +197,8 @@ class HostWatch:
                 memory.held[system] = reason
                 why = f"older routes were held: {reason}"
                 yield Befallen(at=now, action=happenings.HELD, subject=system, why=why, system=system)
+        if None in beats.values():
+            return
         for system in [name for name in memory.held if name not in held]:
             del memory.held[system]
             yield Befallen(

@@ -294,7 +294,8 @@ class FileScoring:
         )
 
     def _refuse(self, error: InvalidInput, row: int, advice: str) -> NoReturn:
-        message = f"{self._file.path}: {_placed(error, row)}; {advice}"
+        placed = _placed(error, row).replace(f"row {row}", f"row {row} (from 0)", 1)
+        message = f"{self._file.path}: {placed}; {advice}"
         raise InvalidInput(message, row=row, column=error.column, expected=error.expected) from error
 
 

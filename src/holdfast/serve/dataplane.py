@@ -315,18 +315,20 @@ def _settle_quick(calls: Sequence[Quick], outcome: Outcome, outside: Sequence[in
 
 def _run_model(lane: Lane, rows: Rows) -> Outcome:
     """Outputs (n,) or (n, classes), or what to tell the caller."""
-    return _checked(lane, lambda: lane.model.predict(rows), rows.count)
+    return _checked(lambda: lane.model.predict(rows), rows.count, lane)
 
 
-def _checked(lane: Lane, predict: Callable[[], FloatArray], count: int) -> Outcome:
+def _checked(predict: Callable[[], FloatArray], count: int, lane: Lane, canary: Lane | None = None) -> Outcome:
+    """Outputs (count,) of a version, or of two that are run in one, of which either may be what failed."""
     try:
         outputs, signature = np.asarray(predict(), dtype=np.float64), lane.by.signature
         if (outputs.shape != (count,) or signature.classes) and outputs.shape != signature.shape(count):
             raise ValueError(f"outputs of shape {outputs.shape} for {count} rows")
     except Exception as error:  # a model is foreign code
-        log.exception("version %s of '%s' failed", lane.by.version, lane.by.system)
+        versions = lane.by.version if canary is None else f"{lane.by.version} or {canary.by.version}"
+        log.exception("version %s of '%s' failed", versions, lane.by.system)
         failure = HoldfastError(
-            f"version {lane.by.version} of '{lane.by.system}' failed ({type(error).__name__}); the request "
+            f"version {versions} of '{lane.by.system}' failed ({type(error).__name__}); the request "
             "was recorded as failed; ask for another version or roll back"
         )
         failure.__cause__ = error
@@ -338,7 +340,7 @@ def _run_both(live: Lane, canary: Lane, pair: Pair, rows: Rows, which: Words) ->
     """Outputs (n,) of the live version where `which` is 0 and of the canary where it is 1."""
     if pair.model is not None:
         both = pair.model
-        return _checked(live, lambda: both.predict(rows, which), rows.count)
+        return _checked(lambda: both.predict(rows, which), rows.count, live, canary)
     # The live version runs all rows: a few more cost it less than picking its own out would.
     outputs = _run_model(live, rows)
     index = np.flatnonzero(which)

@@ -207,8 +207,8 @@ class Supervisor:
                     self._start(child)
                 case "kill":
                     log.error("%s has not answered for too long; it is killed and replaced", child.spec.name)
+                    self._kill(child)  # first: the disk may be what it waits for
                     self._note_end(child, "gave no sign of life for too long and was killed")
-                    self._kill(child)
                     self._observe(child, stopwatch_s())
                     self._start(child)
 

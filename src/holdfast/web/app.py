@@ -1,5 +1,6 @@
 """The console as one ASGI application: the page, the API, and the access to both."""
 
+import re
 from collections.abc import Callable
 from threading import Lock
 from typing import Any
@@ -9,16 +10,17 @@ from litestar.exceptions import HTTPException
 
 from holdfast.core.clock import Clock
 from holdfast.core.records import Token
-from holdfast.errors import Conflict, HoldfastError, InvalidInput, NotFound, StateError
+from holdfast.errors import Conflict, HoldfastError, InvalidInput, NotFound, StateError, did_you_mean
 from holdfast.state import State
 from holdfast.tokens import holder
 from holdfast.views import Status, Views
 from holdfast.web.access import Access
-from holdfast.web.api import api_routes
+from holdfast.web.api import RollbackAsked, api_routes
 from holdfast.web.page import page_routes
 
 STATUS = {NotFound: 404, Conflict: 409, InvalidInput: 422, StateError: 503}
 """What an error is told as; anything else that is raised on purpose is 400."""
+_UNKNOWN_FIELD = re.compile(r"unknown field `(.+?)`")
 
 
 def make_app(state: State, clock: Clock) -> Access:
@@ -63,4 +65,6 @@ def _refused(request: Request[Any, Any, Any], error: HTTPException) -> Response[
         message = f"nothing is at {request.url.path}; see GET /api/status"
     if isinstance(error.extra, list) and error.extra:
         message = "; ".join(": ".join(filter(None, [each.get("key"), each.get("message")])) for each in error.extra)
+        if found := _UNKNOWN_FIELD.search(message):  # a rollback is all that has a body
+            message += did_you_mean(found[1], RollbackAsked.__struct_fields__)
     return Response({"error": message}, status_code=error.status_code, media_type=MediaType.JSON)

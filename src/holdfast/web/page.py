@@ -8,7 +8,7 @@ from typing import Any
 
 from litestar import MediaType, Response, get
 
-from holdfast.core.meaning import many, parts, standing
+from holdfast.core.meaning import judged_by, many, parts, standing
 from holdfast.core.records import Explanation, Incident, Release
 from holdfast.lookups import find_all
 from holdfast.state import State
@@ -82,7 +82,23 @@ def _verdict(view: SystemView) -> str:
         return _tag("bad", f"{many(count, 'open incident')}")
     if view.error:
         return _tag("warn", "needs a look")
-    return _tag("good", "all is well")
+    unknown = _not_known(view)
+    return _tag("warn", f"no open incident; {unknown}") if unknown else _tag("good", "all is well")
+
+
+def _not_known(view: SystemView) -> str:
+    """Why nobody can say yet that all is well; empty where one can."""
+    stale = sum(feed.is_stale is True for feed in view.feeds)
+    waiting = sum(monitor.last_at is None for monitor in view.monitors)
+    late = sum(monitor.is_late for monitor in view.monitors)
+    silent = sum(monitor.grade == "unknown" for monitor in view.monitors)
+    said = [
+        f"{many(stale, 'feed')} stale" if stale else "",
+        f"{waiting} of {many(len(view.monitors), 'monitor')} not run yet" if waiting else "",
+        f"{many(late, 'monitor')} late" if late else "",
+        f"{many(silent, 'monitor')} could not tell" if silent else "",
+    ]
+    return ", ".join(filter(None, said))
 
 
 def _trouble(view: SystemView) -> str:
@@ -124,11 +140,11 @@ def _incidents(incidents: Sequence[Incident], now: datetime) -> str:
 
 def _incident(incident: Incident, now: datetime) -> str:
     done = "".join(f"<li>{escape(move.to)}: {escape(move.why)}</li>" for move in incident.actions[-3:])
-    calibrated = "" if incident.calibrated else " &middot; not calibrated"
+    judged = "" if incident.calibrated else f" &middot; {judged_by(incident)}"
     state = _tag("bad" if incident.state == "open" else "warn", incident.state)
     return (
         f"<li>{state} <b>{escape(incident.id)}</b> {escape(incident.cause)} "
-        f"<small>opened {_ago(incident.opened_at, now)}, seen {incident.seen}&times;{calibrated}</small>"
+        f"<small>opened {_ago(incident.opened_at, now)}, seen {incident.seen}&times;{judged}</small>"
         f"<p>{escape(standing(incident))}</p>{_meaning(incident.explained)}"
         f"{f'<ul class=quiet>{done}</ul>' if done else ''}</li>"
     )

@@ -76,8 +76,8 @@ class _Structured(msgspec.Struct, frozen=True, kw_only=True):
     type: str
     source: str
     data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    data_base64: str = ""
-    datacontenttype: str = "application/json"
+    data_base64: str | None = ""
+    datacontenttype: str | None = "application/json"
 
 
 class _Outputs(msgspec.Struct, frozen=True, kw_only=True):
@@ -201,7 +201,9 @@ def read_events(body: bytes, headers: Iterable[tuple[bytes, bytes]], *, most: in
 
 def _structured(body: bytes) -> CloudEvent:
     event, every = _decode_structured(body), _decode_any(body)
-    attributes = {name: _attribute(name, value) for name, value in every.items() if name not in _DATA}
+    attributes = {
+        name: _attribute(name, value) for name, value in every.items() if name not in _DATA and value is not None
+    }
     _check_attributes(attributes, "attribute ")
     if event.data_base64:
         try:
@@ -226,7 +228,7 @@ def _attribute(name: str, value: Any) -> str:
             column=name,
             expected="text, a number, or true or false",
         )
-    return str(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _check_attributes(attributes: Mapping[str, str], where: str) -> None:

@@ -1,4 +1,8 @@
-"""How much of requests a worker holds at a time: one bound for all its connections, over HTTP and gRPC."""
+"""How much of requests a worker holds at a time: one bound for all its connections, over HTTP and gRPC.
+
+Outside the bound is what one read of each HTTP connection brings (a quarter of a MiB at most): where it must wait for
+earlier answers, it is kept as it came and nothing more is read. So are small requests, which the queue bounds.
+"""
 
 LIMIT_BYTES = 256 << 20
 """Most bytes, unless `holdfast up --bodies-mib` says otherwise."""

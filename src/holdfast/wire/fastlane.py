@@ -123,7 +123,7 @@ class FastLane(HttpToolsProtocol):
         self._is_open = False
         self._parts.clear()
         self._held = b""
-        self._in_flight.clear()  # they know this connection, so it would outlive itself until the next collection
+        self._in_flight = deque(call for call in self._in_flight if not call.is_answered)  # the others are still run
         self._has_room()
         if self._running is not None:
             self._running.transport = self.transport
@@ -267,6 +267,10 @@ class FastLane(HttpToolsProtocol):
         self.transport.write(self._written(answer))
         self._has_room()
         self._is_slow = True
+        if self._is_at_end:
+            self.transport.close()
+            return
+        self._began_s = self._began_s or self._quiet_s  # what still comes has its time too
         self.ignore()
 
     def _slow(self, head: bytes, data: bytes, behind: bytes) -> None:
@@ -334,9 +338,12 @@ class FastLane(HttpToolsProtocol):
     def _settle(self, call: Quick) -> None:
         """Send what can be sent: answers leave in the order in which their requests came."""
         call.is_answered = True
-        if not self._is_open:
-            return
         waiting = self._in_flight
+        if not self._is_open:
+            # They know this connection: while one is left, both outlive themselves until the next collection.
+            waiting.remove(call)
+            self._has_room()
+            return
         if len(waiting) == 1:
             waiting.clear()
             self.transport.write(self._response(call))

@@ -36,6 +36,10 @@ MOST_IN_FLIGHT = 64
 """Messages of one stream that are answered at a time; the others wait in the client."""
 MOST_UNSENT_BYTES = 1 << 20
 """Once a stream has so much to send, no further message of it is answered."""
+SMALL_BYTES = 16 * 1024
+"""A message up to this size that came in one piece is not counted among what the worker holds."""
+MOST_OPEN_BYTES = 4 * 1024
+"""Of a message of a method that needs no token."""
 STOPPING = "this worker stops; call again, another one answers"
 
 
@@ -107,6 +111,11 @@ class _Call:
         if head.timeout_s is not None:
             self._timer = asyncio.get_running_loop().call_later(head.timeout_s, self._expire)
 
+    @property
+    def is_partial(self) -> bool:
+        """True while the client is to send the rest of a message of a stream."""
+        return False
+
     def lost(self) -> None:
         """Stop: nobody waits for an answer any more."""
         if not self._is_over:
@@ -121,6 +130,9 @@ class _Call:
 
     def refuse(self, error: BaseException) -> None:
         """End the call with the status that an error stands for."""
+        self._end_with(error)
+
+    def _end_with(self, error: BaseException) -> None:
         if self._is_over:
             return
         self._finish()
@@ -133,7 +145,7 @@ class _Call:
         self._give_up()
 
     def _expire(self) -> None:
-        self.refuse(Refused(StatusCode.DEADLINE_EXCEEDED, f"not answered within {self._head.timeout_s:g} s"))
+        self._end_with(Refused(StatusCode.DEADLINE_EXCEEDED, f"not answered within {self._head.timeout_s:g} s"))
 
     def _finish(self) -> None:
         self._is_over = True
@@ -150,8 +162,10 @@ class Unary(_Call):
     def __init__(self, guard: Guard, stream: Stream, head: CallHead, method: Method) -> None:
         super().__init__(guard, stream, head, method)
         self._parts: list[bytes] = []
-        self._held = 0
+        self._held = self._kept = 0
         self._wanted: int | None = None
+        self._is_quick = False
+        """True while its bytes wait to be answered with others, which they do though the caller goes away."""
         self._task: asyncio.Task[None] | None = None
 
     def received(self, data: bytes, is_end: bool) -> None:
@@ -164,33 +178,54 @@ class Unary(_Call):
                 if not is_end:
                     return
                 data = b"".join(self._parts)
-            self._answer(only_message(data, self._head.encoding))
+                self._parts.clear()
+            caller = "" if self._method.is_open else self._guard.enter(self._head)
+            message = only_message(data, self._head.encoding)
+            if len(message) > SMALL_BYTES and len(message) > self._held and not self._method.is_open:
+                self._guard.hold(len(message) - self._held)
+                self._held = len(message)
+            self._answer(message, caller)
         except Exception as error:  # noqa: BLE001 - a request is foreign input
             self.refuse(error)
 
     def _hold(self, data: bytes) -> None:
-        if not self._parts and not self._method.is_open:
-            self._guard.enter(self._head)  # nothing is kept for those who may not enter
-        self._guard.hold(len(data))
-        self._held += len(data)
+        if self._method.is_open:  # anyone may call it, so it must not take the room of the others
+            if self._kept + len(data) > MOST_OPEN_BYTES:
+                raise _too_large_for_all()
+        else:
+            if not self._parts:
+                self._guard.enter(self._head)  # nothing is kept for those who may not enter
+            self._guard.hold(len(data))
+            self._held += len(data)
+        self._kept += len(data)
         self._parts.append(data)
-        if self._wanted is None and self._held >= PREFIX_BYTES:
+        if self._wanted is None and self._kept >= PREFIX_BYTES:
             self._wanted = PREFIX_BYTES + length_of(b"".join(self._parts))
-        if self._wanted is not None and self._held > self._wanted:
+        if self._wanted is not None and self._kept > self._wanted:
             only_message(b"".join(self._parts), b"")  # says what is wrong
         self._stream.grant(len(data))
 
-    def _answer(self, data: bytes) -> None:
-        caller = "" if self._method.is_open else self._guard.enter(self._head)
+    def _answer(self, data: bytes, caller: str) -> None:
         method = self._method
         if method.answer is not None:
             self.reply(method.answer(parsed(method.request, data)).SerializeToString())
-        elif method.quick is None or not method.quick(self, data, self._head, caller):
+        elif method.quick is not None and method.quick(self, data, self._head, caller):
+            self._is_quick = True
+        else:
             self.generally(data, caller)
+
+    def refuse(self, error: BaseException) -> None:
+        """End the call with the status that an error stands for."""
+        self._is_quick = False
+        self._end_with(error)
+        self._release()
 
     def generally(self, data: bytes, caller: str) -> None:
         """Answer in a task of its own: the bytes of the message."""
-        if not self._is_over:
+        self._is_quick = False
+        if self._is_over:
+            self._release()
+        else:
             request = parsed(self._method.request, data)
             self._task = asyncio.get_running_loop().create_task(self._infer(request, caller))
 
@@ -204,13 +239,15 @@ class Unary(_Call):
 
     def reply(self, body: bytes) -> None:
         """Send the answer: the bytes of a message."""
+        self._is_quick = False
         if not self._is_over:
             self._finish()
             self._stream.answer(OK_HEAD, prefixed(body), OK_TRAILERS)
-            self._release()
+        self._release()
 
     def _give_up(self) -> None:
-        self._release()
+        if not self._is_quick:
+            self._release()
         if self._task is not None:
             self._task.cancel()
 
@@ -283,15 +320,25 @@ class Conversation(_Call):
                 self._end()
 
     @property
+    def is_partial(self) -> bool:
+        """True while the client is to send the rest of a message."""
+        return not self._is_over and self._messages.held_bytes > 0 and self._has_room
+
+    @property
     def _has_room(self) -> bool:
         return len(self._in_flight) < MOST_IN_FLIGHT and self._stream.pending_bytes < MOST_UNSENT_BYTES
 
     def _begin(self, data: bytes, held: int) -> None:
         turn = Turn(self, self._method, data, held)
         self._in_flight.append(turn)
+        if len(data) > held:  # it came compressed
+            self._guard.hold(len(data) - held)
+            turn.held = len(data)
         caller = self._guard.enter(self._head)
         quick = self._method.quick
-        if quick is None or not quick(turn, data, self._head_of_each, caller):
+        if quick is not None and quick(turn, data, self._head_of_each, caller):
+            turn.is_quick = True
+        else:
             turn.generally(data, caller)
 
     def task(self, data: bytes, caller: str) -> "asyncio.Task[Message]":
@@ -299,6 +346,10 @@ class Conversation(_Call):
         assert self._method.converse is not None
         request = parsed(self._method.request, data)
         return asyncio.get_running_loop().create_task(self._method.converse(request, self._head_of_each, caller))
+
+    def release(self, turn: "Turn") -> None:
+        """What is held of a message that nobody waits for any more is needed no longer."""
+        self._guard.bodies.release(turn.held)
 
     def settle(self) -> None:
         """Send the answers that are ready, up to the first that is not."""
@@ -336,7 +387,8 @@ class Conversation(_Call):
             raise Refused(StatusCode.UNAVAILABLE, STOPPING)
 
     def _give_up(self) -> None:
-        self._guard.bodies.release(self._messages.held_bytes + sum([turn.held for turn in self._in_flight]))
+        left = sum([turn.held for turn in self._in_flight if not turn.is_quick])
+        self._guard.bodies.release(self._messages.held_bytes + left)
         self._messages = Messages(b"")
         in_flight, self._in_flight = self._in_flight, deque()
         for turn in in_flight:
@@ -346,7 +398,7 @@ class Conversation(_Call):
 class Turn:
     """One message of a conversation, until its answer is there."""
 
-    __slots__ = ("_conversation", "_data", "_method", "_task", "answer", "error", "held", "is_answered")
+    __slots__ = ("_conversation", "_data", "_method", "_task", "answer", "error", "held", "is_answered", "is_quick")
 
     def __init__(self, conversation: Conversation, method: Method, data: bytes, held: int) -> None:
         self._conversation, self._method, self._data = conversation, method, data
@@ -357,19 +409,32 @@ class Turn:
         self.error: BaseException | None = None
         """Why the whole conversation ends with it."""
         self.is_answered = False
+        self.is_quick = False
+        """True while its bytes wait to be answered with others, which they do though the caller goes away."""
+
+    def _is_for_nobody(self) -> bool:
+        if self.is_answered and self.is_quick:
+            self._conversation.release(self)
+        self.is_quick = False
+        return self.is_answered
 
     def reply(self, body: bytes) -> None:
         """Take the answer: the bytes of what `infer` would answer."""
-        self._settle(self._method.worded(body))
+        if not self._is_for_nobody():
+            self._settle(self._method.worded(body))
 
     def refuse(self, error: BaseException) -> None:
         """Tell in its place what is wrong with the message."""
         assert self._method.failed is not None
+        if self._is_for_nobody():
+            return
         request = parsed(self._method.request, self._data)
         self._settle(self._method.failed(request, error).SerializeToString())
 
     def generally(self, data: bytes, caller: str) -> None:
         """Answer the general way: the bytes of the message."""
+        if self._is_for_nobody():
+            return
         try:
             self._task = self._conversation.task(data, caller)
         except Refused as error:
@@ -415,14 +480,19 @@ class Watch(_Call):
         try:
             self._body += data
             self._stream.grant(len(data))
-            if len(self._body) > 65_536:
-                raise Refused(StatusCode.RESOURCE_EXHAUSTED, "the message is larger than 64 KiB")
+            if len(self._body) > MOST_OPEN_BYTES:
+                raise _too_large_for_all()
             if is_end:
                 self._request = parsed(self._method.request, only_message(self._body, self._head.encoding))
                 self._guard.watchers.add(self)
                 self.look()
         except Exception as error:  # noqa: BLE001 - a request is foreign input
             self.refuse(error)
+
+    @property
+    def is_partial(self) -> bool:
+        """True while the message has not come."""
+        return self._request is None
 
     def look(self) -> None:
         """Tell what is to be told, if it has changed."""
@@ -456,6 +526,13 @@ class Turned(_Call):
     def received(self, data: bytes, is_end: bool) -> None:
         """Answer with the first bytes, whatever they are."""
         self._stream.refuse(self._block)
+
+
+def _too_large_for_all() -> Refused:
+    return Refused(
+        StatusCode.RESOURCE_EXHAUSTED,
+        f"the message is larger than {MOST_OPEN_BYTES >> 10} KiB, the most that a method without a token takes",
+    )
 
 
 def parsed(kind: MessageClass, data: bytes) -> Message:

@@ -133,11 +133,10 @@ class Messages:
         self._wanted = PREFIX_BYTES + length_of(held)
         if len(held) < self._wanted:
             return None
-        flag = held[0]
-        data = bytes(memoryview(held)[PREFIX_BYTES : self._wanted])
-        del held[: self._wanted]
+        data = unpacked(held[0], bytes(memoryview(held)[PREFIX_BYTES : self._wanted]), self._encoding)
+        del held[: self._wanted]  # only now: what cannot be read is still held, and given back by whoever holds it
         self._wanted = PREFIX_BYTES
-        return unpacked(flag, data, self._encoding)
+        return data
 
 
 def only_message(body: bytes, encoding: bytes) -> bytes:

@@ -1,30 +1,29 @@
 """The data plane over HTTP: a plain ASGI application. Chooses status codes; knows no model."""
 
 import logging
-import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
-from typing import Any, get_args
+from typing import Any
 
 import msgspec
 
 from holdfast.core.classes import make_task
 from holdfast.core.clock import Clock
-from holdfast.errors import HoldfastError, InvalidInput, NotFound, Overloaded, StateError, did_you_mean
+from holdfast.errors import HoldfastError, InvalidInput, NotFound, Overloaded, StateError
 from holdfast.observe.metricsboard import MetricsBoard
 from holdfast.observe.metricspage import CONTENT_TYPE
 from holdfast.observe.tracing import context_of
 from holdfast.serve.access import Access, bearer
 from holdfast.serve.batching import Batcher
 from holdfast.serve.dataplane import DataPlane
-from holdfast.serve.paths import OPEN, POSTED, Place, place_of
+from holdfast.serve.paths import OPEN, POSTED, Kind, Place, place_of
 from holdfast.serve.requests import PredictRequest
-from holdfast.wire.arrivals import PlainPrediction, PlainPredictions, take_events, take_predictions
+from holdfast.wire.arrivals import take_events, take_predictions
 from holdfast.wire.bodies import Bodies, Held
+from holdfast.wire.fields import hint, unknown_column
 from holdfast.wire.openapi import description
-from holdfast.wire.plain import PlainLabel, PlainLabels, PlainRequest, predict_answer, read_predict, take_labels
+from holdfast.wire.plain import predict_answer, read_predict, take_labels
 from holdfast.wire.protocol import ServerMetadata, index_entries, model_metadata, predict_request, usable
-from holdfast.wire.rest import HEADER_LENGTH, IndexRequest, InferRequest, RequestInput, read_infer, write_infer
-from holdfast.wire.tensors import Datatype
+from holdfast.wire.rest import HEADER_LENGTH, IndexRequest, read_infer, write_infer
 
 log = logging.getLogger(__name__)
 
@@ -39,22 +38,6 @@ _JSON, _BYTES = b"application/json", b"application/octet-stream"
 LOADING = (
     "models are not loaded or unloaded by clients: on the machine of the system, `holdfast train` makes a version and "
     "begins its release, `holdfast rollback` goes back"
-)
-_UNKNOWN_FIELD = re.compile(r"unknown field `(.+?)`")
-_FIELDS = sorted(
-    {
-        name
-        for body in (
-            PlainRequest,
-            PlainLabels,
-            PlainLabel,
-            PlainPredictions,
-            PlainPrediction,
-            InferRequest,
-            RequestInput,
-        )
-        for name in body.__struct_fields__
-    }
 )
 _decode_index = msgspec.json.Decoder(IndexRequest).decode
 
@@ -210,10 +193,7 @@ class DataPlaneApp:
                 case "infer":
                     return await self._infer(place, body, headers, caller)
                 case "predict":
-                    request = read_predict(body, request_id=self._id(headers), caller=caller)
-                    request = self._traced(request, headers)
-                    usable(request.request_id)
-                    return _json(200, predict_answer(await self.batcher.predict(place.system, request)))
+                    return await self._predict(place, body, headers, caller)
                 case "labels":
                     routed = self._plane.lanes(place.system).routed
                     task = make_task(routed.task, routed.classes)
@@ -234,7 +214,16 @@ class DataPlaneApp:
                     return self._index(body)
             return _error(400, LOADING)
         except Exception as error:  # noqa: BLE001 - a request is foreign input
-            return error_of(error, body)
+            return error_of(error, body, place.kind)
+
+    async def _predict(self, place: Place, body: bytes, headers: Iterable[tuple[bytes, bytes]], caller: str) -> Answer:
+        request = read_predict(body, request_id=self._id(headers), caller=caller)
+        request = self._traced(request, headers)
+        usable(request.request_id)
+        try:
+            return _json(200, predict_answer(await self.batcher.predict(place.system, request)))
+        except InvalidInput as error:
+            raise unknown_column(error, request, self._plane.lanes(place.system)) from error
 
     async def _infer(self, place: Place, body: bytes, headers: Iterable[tuple[bytes, bytes]], caller: str) -> Answer:
         lanes = self._plane.lanes(place.system)
@@ -307,8 +296,8 @@ def _error(
     return Answer(status, msgspec.json.encode({"error": message, **(facts or {})}), headers)
 
 
-def error_of(error: Exception, body: bytes = b"") -> Answer:
-    """The answer to what went wrong with a request."""
+def error_of(error: Exception, body: bytes = b"", kind: Kind | None = None) -> Answer:
+    """The answer to what went wrong with a request for a place of that kind."""
     match error:
         case InvalidInput():
             return _error(422, str(error), {"row": error.row, "column": error.column, "expected": error.expected})
@@ -319,7 +308,7 @@ def error_of(error: Exception, body: bytes = b"") -> Answer:
         case StateError():
             return _error(503, str(error), headers=((b"retry-after", b"1"),))  # the disk is tried again as soon
         case msgspec.ValidationError():
-            return _error(422, f"the body is not what is expected here: {error}{_hint(str(error))}")
+            return _error(422, f"the body is not what is expected here: {error}{hint(str(error), kind)}")
         case RecursionError():
             return _error(400, "the body is nested too deeply to be read; rows are objects of plain values")
         case msgspec.DecodeError() | UnicodeDecodeError():
@@ -328,13 +317,6 @@ def error_of(error: Exception, body: bytes = b"") -> Answer:
             return _error(500, str(error))
     log.error("a request failed", exc_info=error)
     return _error(500, "the request failed inside Holdfast; the worker's log has the details")
-
-
-def _hint(said: str) -> str:
-    """What may have been meant, where a field or a datatype is not known."""
-    if found := _UNKNOWN_FIELD.search(said):
-        return did_you_mean(found[1], [name for name in _FIELDS if name != found[1]])
-    return f"; datatypes are {', '.join(get_args(Datatype))}" if "enum value" in said and ".datatype" in said else ""
 
 
 def _malformed(error: Exception, body: bytes) -> str:

@@ -161,9 +161,8 @@ class Connection(asyncio.Protocol, Generic[T]):
     def _sweep_streams(self, now_s: float) -> None:
         limits = self._limits
         for stream in self._streams:
-            is_late = not stream.is_remote_closed and now_s - stream.opened_s > limits.request_s
             is_stalled = stream.pending_bytes and now_s - stream.moved_s > limits.stall_s
-            if is_stalled or (is_late and not stream.receiver.is_stream):
+            if is_stalled or stream.waited_for_s(now_s) > limits.request_s:
                 stream.reset(ErrorCode.CANCEL)
                 stream.receiver.lost()
         if self._asked_s is None:

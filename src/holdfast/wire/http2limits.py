@@ -26,7 +26,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     opening_s: float = 10.0
     """For the preface and the first SETTINGS, and for a header block that has begun."""
     request_s: float = 60.0
-    """For the whole of a request that is not a stream of messages."""
+    """For the whole of a request that is not a stream of messages; of one that is, for the next bytes of a message."""
     stall_s: float = 30.0
     """For a peer that takes nothing of what it is sent."""
     idle_s: float = 300.0

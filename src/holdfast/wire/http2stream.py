@@ -14,6 +14,10 @@ class Receiver(Protocol):
     is_stream: bool
     """True where the request may stay open as long as it likes."""
 
+    @property
+    def is_partial(self) -> bool:
+        """Of such a request: True while the peer is to send the rest of what it began."""
+
     def received(self, data: bytes, is_end: bool) -> None:
         """The next bytes; whoever keeps them for long grants them late. `is_end`: these were the last."""
 
@@ -48,6 +52,7 @@ class Stream:
         "_ungranted",
         "_window_bytes",
         "expected",
+        "heard_s",
         "id",
         "is_local_closed",
         "is_remote_closed",
@@ -74,6 +79,8 @@ class Stream:
         self.is_remote_closed = False
         self.is_local_closed = False
         self.opened_s = self.moved_s = outlet.now_s
+        self.heard_s = outlet.now_s
+        """When the peer last sent something or was allowed to send more."""
         self.pending_bytes = 0
         """Bytes of the answer that wait for the peer to take them."""
         self.receive_window = window_bytes
@@ -84,6 +91,7 @@ class Stream:
         self._ungranted += count
         if self._ungranted * 2 >= self._window_bytes and not self.is_remote_closed:
             self.receive_window += self._ungranted
+            self.heard_s = self._outlet.now_s
             self._outlet.write(wire.window_update(self.id, self._ungranted))
             self._ungranted = 0
 
@@ -151,6 +159,14 @@ class Stream:
         self._pending.clear()
         self.pending_bytes = 0
         self._outlet.forget(self.id)
+
+    def waited_for_s(self, now_s: float) -> float:
+        """How long the peer takes by now over what it began to send; 0 where nothing is to come."""
+        if self.is_remote_closed:
+            return 0.0
+        if not self.receiver.is_stream:
+            return now_s - self.opened_s
+        return now_s - self.heard_s if self.receiver.is_partial else 0.0
 
     def pump(self) -> None:
         """Send what waits, as far as the windows and the transport allow."""

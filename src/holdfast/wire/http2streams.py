@@ -81,6 +81,8 @@ class Streams(Generic[T]):
         if stream.expected is not None:
             _count(stream, len(payload), is_end)
         stream.is_remote_closed = is_end
+        if not is_end:
+            stream.heard_s = self._outlet.now_s
         if size > len(payload):
             stream.grant(size - len(payload))
         stream.receiver.received(payload, is_end)

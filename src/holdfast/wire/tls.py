@@ -9,7 +9,8 @@ import msgspec
 from holdfast.errors import StateError
 
 HANDSHAKE_S = 10.0
-"""How long a client may take until the connection is encrypted."""
+"""How long a client of gRPC may take until the connection is encrypted. The servers of HTTP and of the console are
+uvicorn's, which leaves this to the event loop: a minute."""
 
 
 class Tls(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from holdfast.wire.fastlane import _SMALL_BYTES
+from holdfast.core.clock import stopwatch_s
+from holdfast.wire.fastlane import _SMALL_BYTES, REQUEST_S
 
 ROW = {"a": 1.0, "b": 2.0, "c": 3.0}
 LARGE = 100_000
@@ -88,6 +89,85 @@ def test_a_connection_that_is_lost_gives_its_room_back(kit, served):
     for line in lines:
         line.call(line.transport.lose)
     assert served.app.bodies.held_bytes == 0
+
+
+class Late:
+    """Holds answers back until it is told to give them."""
+
+    def __init__(self, served):
+        self._served, self._waiting = served, []
+        self._record = served.plane.recorder.record_predictions
+        served.plane.recorder.record_predictions = self._later
+
+    def _later(self, *arguments, done, **named):
+        self._record(*arguments, done=lambda error: self._waiting.append((done, error)), **named)
+
+    def pause(self):
+        """Hold no more back than there is."""
+        self._served.plane.recorder.record_predictions = self._record
+
+    def give(self):
+        self.pause()
+        for done, error in self._waiting:
+            self._served.loop.call_soon(done, error)
+        self._served.settle()
+
+
+@pytest.fixture
+def late(served):
+    return Late(served)
+
+
+def in_packets(request):
+    return [request[at : at + 30_000] for at in range(0, len(request), 30_000)]
+
+
+def test_what_a_lost_connection_asked_is_counted_until_it_is_answered(kit, served, late):
+    lines = [served.connect().send(*in_packets(large(kit))) for _ in range(3)]
+    for line in lines:
+        line.call(line.transport.lose)
+    assert served.app.bodies.held_bytes > 2.9 * LARGE, "the batcher still holds them"
+    more = [begun(served, large(kit)) for _ in range(3)]
+    assert [bool(line.sent) for line in more] == [False, True, True], "and no others take their place meanwhile"
+    more[0].call(more[0].transport.lose)
+    late.give()
+    assert served.app.bodies.held_bytes == 0
+    assert served.is_at_rest()
+
+
+def test_a_lost_connection_keeps_nothing_of_answers_that_waited_for_an_earlier_one(kit, served, late):
+    line = served.connect().send(*in_packets(large(kit, 50_000)))
+    late.pause()
+    line.send(*in_packets(large(kit, 50_000)))
+    assert [call.is_answered for call in line.protocol._in_flight] == [False, True]
+    line.call(line.transport.lose)
+    assert 0 < served.app.bodies.held_bytes < LARGE, "of the first one only"
+    late.give()
+    assert served.app.bodies.held_bytes == 0
+
+
+def test_a_client_that_sends_no_more_is_turned_away_and_closed(kit, served, late):
+    for _ in range(4):
+        begun(served, large(kit))
+    line = served.connect().send(kit.request("/predict/numbers", ROW) + large(kit))
+    line.end()
+    assert not line.sent
+    late.give()
+    assert [answer.status for answer in kit.responses(line.sent)] == [200, 503]
+    assert line.transport.is_closed
+
+
+def test_who_is_turned_away_and_goes_on_sending_is_cut_off_in_time(kit, served):
+    for _ in range(4):
+        begun(served, large(kit))
+    line = served.connect().send(large(kit))
+    assert [answer.status for answer in kit.responses(line.sent)] == [503]
+    line.send(b"x" * 50_000)
+    line.call(lambda: line.protocol.close_if_overdue(stopwatch_s() + REQUEST_S / 2))
+    assert not line.transport.is_closed, "it may read its answer first"
+    line.send(b"x" * 50_000)
+    line.call(lambda: line.protocol.close_if_overdue(stopwatch_s() + REQUEST_S + 1))
+    assert line.transport.is_closed
 
 
 def test_a_client_that_is_done_in_the_middle_gives_its_room_back(kit, served):
