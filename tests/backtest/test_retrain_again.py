@@ -28,3 +28,17 @@ def test_an_incident_is_trained_on_again_when_its_days_can_be_fitted(parcels) ->
     first, again = outcome.releases[1:3]
     assert again.began - first.began >= spec.model.validate.holdout
     assert again.cause == first.cause
+
+
+def test_where_labels_stop_the_same_rows_are_not_fitted_again_and_again(parcels) -> None:
+    feeds = parcels.feeds(days=100)
+    turned = pl.col("ended_at") > parcels.start + 3 * DAY
+    ends = feeds["ends"].with_columns(late=pl.when(turned).then(1 - pl.col("late")).otherwise("late"))
+    ends = ends.filter(pl.col("ended_at") < parcels.start + 10 * DAY)
+    spec = replace(parcels.spec(), responses=(Response(on="quality", do="retrain", cooldown=5 * DAY),))
+    outcome = parcels.play(
+        parcels.world({**feeds, "ends": ends}), spec=spec, policy="evidence", end=parcels.start + 40 * DAY
+    )
+    alarm = next(each for each in outcome.alarms if each.check == "quality")
+    said = [each for each in alarm.actions if each.startswith("retrain")]
+    assert len(said) == 1, said

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from holdfast.core.evidence import Grade, Limit, Reading, Verdict
 from holdfast.core.spec import Data, Decide, Gate, Label, Model, Monitor, ReleasePlan, Step, SystemSpec
-from holdfast.flow.budget import OWN, SHORT, STATED, Share, planned, spent, table
+from holdfast.flow.budget import OWN, SHORT, STATED, Share, level_spent, planned, spent, table
 from holdfast.flow.monitors import Monitoring
 
 DAY = timedelta(days=1)
@@ -88,6 +88,20 @@ def test_what_was_spent_is_told_by_the_last_verdict() -> None:
     assert spent(WEEKLY, a_verdict(calibrated=False, why="all is as it should be: x")).why == SHORT
     assert spent(WEEKLY, a_verdict(grade=Grade.UNKNOWN)).why == "nothing could be judged at its last look"
     assert spent(SILENCE, a_verdict(calibrated=False)).why == OWN
+
+
+@pytest.mark.parametrize(
+    "worst",
+    [
+        a_verdict(grade=Grade.UNKNOWN),
+        a_verdict(grade=Grade.FAIL, calibrated=False, level=0.02, why="x (not calibrated: history has 3 windows)"),
+    ],
+    ids=["not measured", "measured too seldom"],
+)
+def test_one_column_that_is_not_calibrated_does_not_speak_for_the_rest(worst: Verdict) -> None:
+    assert level_spent([worst]) is None
+    level = level_spent([worst, a_verdict(level=0.05), a_verdict(level=0.05)])
+    assert spent(WEEKLY, worst, level) == Share(monitor="drift", looks=30 / 7, level=0.05)
 
 
 def test_a_table_has_a_dash_where_nothing_is_known() -> None:

@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from holdfast.core.evidence import Limit
+from holdfast.core.evidence import Grade, Limit, Reading, Verdict
 from holdfast.core.protocols import Transaction
-from holdfast.core.records import OPEN_STATES, Incident, Job, Release, ReleaseState, Run
+from holdfast.core.records import OPEN_STATES, Incident, Job, Move, Release, ReleaseState, Run
 from holdfast.core.spec import Data, Decide, Gate, Label, Model, ReleasePlan, Response, Step, SystemSpec
 from holdfast.engines.memory import MemoryCatalog
-from holdfast.flow import followups, incidents, jobs
+from holdfast.flow import followups, gates, incidents, jobs, releases
 from holdfast.testing import START, a_verdict
 
 DAY = timedelta(days=1)
@@ -238,6 +238,69 @@ def test_a_closed_incident_is_owed_its_days_once_and_nothing_else(past: Past, tx
     assert past.asked(30 + HOLDOUT + 1)
 
 
+def test_a_closed_incident_whose_days_were_tried_already_is_owed_nothing(past: Past, tx: Transaction) -> None:
+    incident = past.alarm(30)
+    past.training(30, incident, "expired")
+    assert past.asked(50)
+    finish(tx, 50, "expired")
+    kept = tx.get(Incident, "orders", incident)
+    assert kept is not None
+    incidents.close(tx, kept, START + 51 * DAY)
+    assert [past.asked(day) for day in (56, 100, 1000)] == [[], [], []]
+
+
+def test_what_a_cooldown_asks_for_is_not_one_of_the_three(past: Past, tx: Transaction) -> None:
+    incident = past.alarm(30)
+    past.training(30, incident, "expired")
+    kept = tx.get(Incident, "orders", incident)
+    assert kept is not None
+    moves = tuple(Move(at=START + day * DAY, to="retrain", why="training submitted as job-1") for day in range(30, 36))
+    tx.put(replace(kept, actions=moves))
+    assert past.asked(40)
+
+
+def test_what_a_person_asked_for_and_failed_does_not_silence_an_incident(past: Past, tx: Transaction) -> None:
+    past.training(30, past.alarm(30), "live")
+    job = jobs.submit(tx, "orders", "train", {"cause": "by a person"}, START + 31 * DAY)
+    jobs.fail(tx, job, "given up", START + 32 * DAY)
+    assert past.asked(31.9 + HOLDOUT) == []
+    assert past.asked(32 + HOLDOUT)
+
+
+def test_a_release_that_could_not_compare_its_versions_answers_nothing(past: Past, tx: Transaction) -> None:
+    incident = past.alarm(30)
+    past.training(30, incident, "live")
+    past.training(60, incident, "rolled_back")
+    assert past.asked(65) == []
+    tx.put(replace(tx.find(Release, "orders")[-1], why=f"{releases.MISMATCH}: 9,000 to 1,000"))
+    assert past.asked(65) == ["inc-1: training submitted as job-3 once more: rel-2 ended undecided"]
+
+
+def a_gate(check: str, value: float | None, grade: Grade = Grade.FAIL) -> Verdict:
+    return Verdict(grade=grade, check=check, reading=Reading(name="brier", value=value), why="")
+
+
+@pytest.mark.parametrize(
+    ("evidence", "is_answered"),
+    [
+        ((a_gate(gates.BETTER, None),), False),
+        ((a_gate(gates.BETTER, None), a_gate("baseline", -0.1, Grade.PASS)), False),
+        ((a_gate("quality", None, Grade.UNKNOWN),), False),
+        ((a_gate(gates.BETTER, None), a_gate("baseline", 0.1)), True),
+        ((a_gate(gates.BETTER, 0.001),), True),
+    ],
+    ids=["no level is left", "no level, the rest passes", "not measured", "no level, and worse", "too small a gain"],
+)
+def test_a_refusal_answers_only_where_something_was_compared(
+    past: Past, tx: Transaction, evidence: tuple[Verdict, ...], is_answered: bool
+) -> None:
+    incident = past.alarm(30)
+    past.training(30, incident, "live")
+    past.training(60, incident, "rejected")
+    tx.put(replace(tx.find(Release, "orders")[-1], evidence=evidence))
+    assert bool(past.asked(65)) is not is_answered
+
+
 @pytest.mark.parametrize(
     "responses", [[], [Response(every=DAY, do="retrain")], [Response(on="drift", do="retrain")]], ids=str
 )
@@ -278,10 +341,10 @@ def test_it_always_comes_to_an_end_and_keeps_the_cooldown(story: list[tuple[int,
         assert len(trained) <= 2 + 2 * len(story)
 
 
-def finish(tx: Transaction, day: float) -> None:
-    """The open training ends with a model that is released."""
+def finish(tx: Transaction, day: float, ended: ReleaseState = "live") -> None:
+    """The open training ends with a model whose release ends so."""
     [job] = tx.find(Job, "orders", state=("queued",))
     run = f"run-{job.id}"
     jobs.complete(tx, job, {"run": run}, START + day * DAY)
     tx.put(a_run(run, day))
-    tx.put(Release(system="orders", id=f"rel-{job.id}", run=run, at=START + day * DAY, state="live"))
+    tx.put(Release(system="orders", id=f"rel-{job.id}", run=run, at=START + day * DAY, state=ended))

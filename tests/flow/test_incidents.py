@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -312,6 +313,49 @@ def test_an_incident_closes_where_the_monitor_that_found_it_left_the_file(tx: Tr
     done = incidents.close_orphaned(tx, incident.system, renamed, START)
     assert done == ["inc-1 closed: old, which found it, is no longer in the file"]
     assert incidents.orphaned(tx, incident.system, renamed) == []
+
+
+def test_a_monitor_of_that_name_with_another_check_can_not_pass_it(tx: Transaction, graded: Graded) -> None:
+    seen(tx, [graded(FAIL, "temp", monitor="watch")])
+    assert incidents.close_orphaned(tx, "orders", {"watch": "silence"}, START)
+
+
+FILES = st.sets(st.sampled_from(["daily", "weekly", "monthly"]))
+
+
+@pytest.mark.slow
+@given(st.lists(st.tuples(FILES, LOOKS), max_size=6), FILES)
+def test_whichever_monitors_come_and_go_what_is_open_can_close_and_swallows_no_later_alarm(
+    story: list[tuple[set[str], list[tuple[str, dict[str, Grade], bool]]]], last: set[str]
+) -> None:
+    def look(monitor: str, grades: dict[str, Grade], p: float | None, day: int) -> list[Incident]:
+        reading = {subject: Reading(name="psi", value=1.0, subject=subject) for subject in grades}
+        return seen(
+            tx,
+            [
+                Verdict(grade=g, check="drift", reading=reading[s], why="", monitor=monitor, p_value=p)
+                for s, g in grades.items()
+            ],
+            day,
+        )
+
+    with MemoryCatalog().begin() as tx:
+        day = 0
+        for monitors, looks in [*story, (last, [])]:
+            there = dict.fromkeys(monitors, "drift")
+            incidents.close_orphaned(tx, "orders", there, START + timedelta(days=day))
+            assert incidents.orphaned(tx, "orders", there) == []
+            for monitor, grades, is_joint in looks:
+                day += 1
+                if monitor in monitors:
+                    look(monitor, grades, 0.5 if is_joint else None, day)
+        for monitor in sorted(last):
+            look(monitor, dict.fromkeys(SUBJECTS[:-1], PASS), None, day + 1)
+        assert open_now(tx) == [], "all pass that can"
+        known = {incident.id for incident in tx.find(Incident)}
+        for monitor in sorted(last)[:1]:
+            [new] = look(monitor, {"temp": FAIL}, None, day + 2)
+            assert new.id not in known
 
 
 def test_of_several_that_found_it_the_one_that_left_the_file_need_not_pass(tx: Transaction, graded: Graded) -> None:

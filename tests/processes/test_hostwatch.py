@@ -140,6 +140,20 @@ def test_a_new_process_counts_from_nothing(host: Host) -> None:
     assert "worker-1 could not record: 2 rows refused" in host.look(QUIET)
 
 
+def test_rows_that_were_not_told_yet_outlive_their_worker_and_the_keeper(host: Host) -> None:
+    host.beat(pid=11)
+    host.look()
+    host.beat(pid=11, lost=5)
+    assert host.look() == ["worker-1 could not record: 5 rows refused"]
+    host.beat(pid=11, lost=5000, shed=7)
+    assert host.look() == []
+    host.watch = host.keeper(2)
+    host.beat(pid=12, lost=1)
+    more = "4,996 rows refused and 7 rows answered without a record"
+    assert f"worker-1 could not record: {more}" in host.look()
+    assert host.look(QUIET) == []
+
+
 def test_held_routes_belong_to_their_system_and_end(host: Host) -> None:
     host.beat("worker-1", pid=11)
     host.beat("worker-2", pid=12)
@@ -153,6 +167,31 @@ def test_held_routes_belong_to_their_system_and_end(host: Host) -> None:
         "routes held",
         "routes followed again",
     ]
+
+
+def test_a_sign_of_life_that_cannot_be_read_ends_no_hold(host: Host) -> None:
+    host.beat("worker-1", pid=11)
+    host.beat("worker-2", pid=12, held={"orders": "its artifact was changed"})
+    assert "older routes were held: its artifact was changed" in host.look()
+    path_of(host.run, "worker-2").write_bytes(b"")
+    assert [host.look(), host.look(QUIET)] == [[], []]
+    host.beat("worker-2", pid=12)
+    assert host.look() == ["the newest routes were followed again"]
+
+
+def test_a_hold_is_told_where_another_worker_cannot_be_read(host: Host) -> None:
+    host.beat("worker-1", pid=11, held={"orders": "its artifact was changed"})
+    assert "older routes were held: its artifact was changed" in host.look()
+
+
+def test_a_hold_that_ended_while_nothing_was_up_is_told_then(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.beat(pid=11, held={"orders": "its artifact was changed"})
+    host.look()
+    before = psutil.Process().create_time()
+    monkeypatch.setattr(psutil.Process, "create_time", lambda self: before + 1000)
+    write_presence(host.run, url="u", console="c", workers=("worker-1",))
+    host.beat(pid=99)
+    assert host.look() == ["Holdfast was brought up", "the newest routes were followed again"]
 
 
 def test_a_full_disk_is_one_episode(host: Host) -> None:

@@ -27,6 +27,7 @@ from holdfast.lookups import only_watched
 from holdfast.serve.recording import Arrival, Recorder
 from holdfast.state import State, memory_state
 from holdfast.system import System
+from holdfast.testing import a_verdict
 from holdfast.views import SystemView, Views
 from holdfast.web.page import status_page
 from holdfast.world import LakeFeeds
@@ -188,12 +189,32 @@ def test_without_a_fault_there_is_no_incident(team: Team) -> None:
     assert team.incidents() == []
     for monitor in ("drift", "quality.brier", "calibration", "freshness"):
         assert team.verdict(monitor)["grade"] in WELL, monitor
+    assert 0 < team.verdict("drift")["spent"] < 1, "the level that the look spent is remembered"
     view = team.view()
     assert (view.live, view.elsewhere, view.reference) == ("m1", True, "")
     assert view.promised is not None
     losses = [day.loss for day in view.days if day.loss is not None]
     assert losses
     assert max(losses) < view.promised + 0.1
+
+
+def test_an_incident_of_a_monitor_that_left_the_file_is_closed(team: Team) -> None:
+    first = replace(a_verdict(), monitor="by its old name")
+    with team.state.catalog.begin() as tx:
+        tx.put(
+            Incident(
+                system="loans",
+                id="inc-1",
+                cause="drift",
+                check="drift",
+                opened_at=START,
+                last_at=START,
+                first=first,
+                last=first,
+            )
+        )
+    assert team.system.tick() == ["inc-1 closed: by its old name, which found it, is no longer in the file"]
+    assert [incident.state for incident in team.incidents()] == ["closed"]
 
 
 def test_a_model_that_becomes_wrong_is_found_by_its_late_labels(team: Team) -> None:
