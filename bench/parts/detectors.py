@@ -20,8 +20,8 @@ from parts.flights import NotAvailable
 from parts.peers import HERE, install, python_of
 from parts.watched import LOSS, Watch
 
-PEERS = {"evidently": "alarms_evidently", "nannyml": "nannyml", "alibi": "alarms_alibi", "river": "river"}
-"""The peers and the environment of each."""
+PEERS = ("evidently", "nannyml", "alibi", "river")
+"""The peers, each in the environment of its name."""
 LENGTHS = {1: "days", 7: "weeks"}
 LABEL_LAG = 1
 MOST_IN_ALARM = 0.1
@@ -71,7 +71,7 @@ def ask(
 ) -> list[Finding]:
     """What a peer finds in some cases. Raises NotAvailable where it cannot be installed or fails."""
     pool = next(iter(watches.values())).pool
-    install(PEERS[peer])
+    install(peer)
     folder.mkdir(parents=True, exist_ok=True)
     names = [*pool.columns, pool.output, "label"]
     pl.concat(
@@ -101,7 +101,7 @@ def ask(
         "lengths": list(LENGTHS.values()),
     }
     (folder / "job.json").write_text(json.dumps(job))
-    argv = [str(python_of(PEERS[peer])), str(HERE / f"alarms_{peer}.py"), str(folder)]
+    argv = [str(python_of(peer)), str(HERE / f"alarms_{peer}.py"), str(folder)]
     with (folder / f"{peer}.log").open("w") as log:
         done = subprocess.run(argv, stdout=log, stderr=log, check=False)
     if done.returncode:
