@@ -16,6 +16,7 @@ from holdfast.backtest.scoring import Outcome
 METRICS = {
     "classification": ("log_loss", "brier", "roc_auc", "bias"),
     "multiclass": ("log_loss", "brier", "accuracy", "f1_macro", "roc_auc", "bias"),
+    "ranking": ("ndcg_10", "ndcg", "map", "mrr"),
     "regression": ("mae", "rmse", "r2", "bias"),
 }
 """The metrics that a report shows, by task."""

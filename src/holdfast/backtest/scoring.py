@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 import polars as pl
+import polars.selectors as cs
 
 from holdfast.backtest.faults import Fault, touched_feeds
 from holdfast.core.protocols import PREDICTIONS
 from holdfast.core.records import Incident, Release, Run, Version
+from holdfast.core.targets import target_of, with_lists
 from holdfast.flow.classes import gathered, part_names
 from holdfast.flow.incidents import FURTHER, PASSED
 from holdfast.flow.monitors import MONTH
@@ -121,11 +123,12 @@ def _with_truth(system: "System", truth: pl.DataFrame) -> pl.DataFrame:
     output = system.task.output
     parts = part_names(output, system.task.classes)
     named = [pl.col(f"out.{name}").alias(name) for name in parts or [output] if f"out.{name}" in recorded.columns]
-    answers = recorded.select("key", "event_at", "version", "stage", *named)
+    lists = cs.by_name("unit", "request_id", require_all=False)
+    answers = recorded.select("key", lists, "event_at", "version", "stage", *named)
     answers = gathered(answers, output, system.task.classes) if parts else answers
     labels = truth.select("key", "label").drop_nulls().unique("key", keep="last", maintain_order=True)
     month = pl.col("event_at").dt.convert_time_zone(system.spec.data.timezone).dt.strftime("%Y-%m").alias("month")
-    return answers.join(labels, on="key", how="left").with_columns(month)
+    return with_lists(system.task, answers.join(labels, on="key", how="left").with_columns(month))
 
 
 def _scored(system: "System", answered: pl.DataFrame) -> pl.DataFrame:
@@ -136,7 +139,7 @@ def _scored(system: "System", answered: pl.DataFrame) -> pl.DataFrame:
 def _metrics(system: "System", scored: pl.DataFrame) -> dict[str, float]:
     if scored.is_empty():
         return {}
-    return system.task.metrics(scored["label"].to_numpy(), scored[system.task.output].to_numpy())
+    return system.task.metrics(target_of(system.task, scored), scored[system.task.output].to_numpy())
 
 
 def _by_month(system: "System", answered: pl.DataFrame) -> list[dict[str, Any]]:
@@ -169,7 +172,7 @@ def _did_harm(system: "System", at: datetime, scored: pl.DataFrame, versions: Se
         return False
     live = max(went_live, key=lambda each: each[0])[1]
     loss = system.spec.release.decide.loss
-    losses = system.task.loss(loss, around["label"].to_numpy(), around[system.task.output].to_numpy())
+    losses = system.task.loss(loss, target_of(system.task, around), around[system.task.output].to_numpy())
     return float(np.mean(losses)) > system.promised(live)[loss]
 
 

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import polars as pl
 
 from holdfast.core.evidence import Block, Role, Window
+from holdfast.core.targets import listed
 from holdfast.stats.ranks import RankSum, rank_sum
 
 FloatArray = npt.NDArray[np.float64]
@@ -32,7 +33,7 @@ class _Counted:
 
 
 def labelled(window: Window) -> list[Pairs]:
-    """Labels and answers (n,), and (n,) or (n, classes), of each block; computed once per block.
+    """Targets and answers, (n,) or (n, 2) and (n,) or (n, classes), of each block; computed once per block.
 
     Rows without either are left out, and those whose label contradicts another of the same key, was known before the
     answer, or is no finite number.
@@ -41,11 +42,11 @@ def labelled(window: Window) -> list[Pairs]:
 
 
 def pairs(block: Block, output: str, label: str) -> Pairs:
-    """Labels and answers of one block's labelled rows; empty where a column is absent or holds no numbers."""
+    """Targets and answers of one block's labelled rows; empty where a column is absent or holds no numbers."""
 
     def compute(rows: pl.DataFrame) -> Pairs:
         known = takes(rows, output, label)
-        return numbers(rows, label)[known], numbers(rows, output)[known]
+        return listed(numbers(rows, label), rows)[known], numbers(rows, output)[known]
 
     return block.remember(("labelled", output, label), compute)
 
@@ -84,7 +85,7 @@ def coverage(window: Window, blocks: Sequence[Pairs]) -> tuple[int, str]:
     The sentence also says which labels do not count, and whether the labelled rows are unlike the others.
     """
     rows = sum(block.rows().height for block in window.blocks)
-    known = sum(y.size for y, _ in blocks)
+    known = sum(len(y) for y, _ in blocks)
     share = f" ({known / rows:.1%})" if rows else ""
     counted = [_counted(block, window) for block in window.blocks]
     early, contradicting = sum(one.early for one in counted), sum(one.contradicting for one in counted)
@@ -145,7 +146,7 @@ def _counted(block: Block, window: Window) -> _Counted:
         known &= ~early
         twice = known & _contradicting(rows, label, keys)
         known &= ~twice
-        return _Counted((y[known], p[known]), int(early.sum()), int(twice.sum()))
+        return _Counted((listed(y, rows)[known], p[known]), int(early.sum()), int(twice.sum()))
 
     return block.remember(("labels that count", output, label, keys), compute)
 

@@ -12,6 +12,7 @@ from holdfast.checks.labelled import FloatArray, Pairs, coverage, labelled
 from holdfast.checks.sequence import overlap
 from holdfast.core.evidence import Block, Grade, Reading, Role, Window
 from holdfast.core.protocols import Task
+from holdfast.core.targets import end_to_end, labels_of
 from holdfast.errors import DataError
 from holdfast.stats.bootstrap import UNKNOWN, Interval, block_bootstrap_mean, block_bootstrap_metric
 
@@ -39,7 +40,7 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         if not rows:
             return [Reading(name=self.metric, value=None, note=f"no labelled row: {note}")]
         try:
-            task.target(pl.Series(window.columns(Role.LABEL)[0], np.concatenate([y for y, _ in blocks])))
+            task.target(pl.Series(window.columns(Role.LABEL)[0], np.concatenate([labels_of(y) for y, _ in blocks])))
         except DataError as refused:
             return [Reading(name=self.metric, value=None, rows=rows, note=str(refused))]
         if self.metric in task.losses:
@@ -60,14 +61,14 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     def _mean_loss(self, task: Task, blocks: Sequence[Block], pairs: Sequence[Pairs]) -> tuple[float, Interval]:
         means = np.array([self._block_loss(task, block, *pair) for block, pair in zip(blocks, pairs, strict=True)])
-        weights = np.array([float(y.size) for y, _ in pairs])
+        weights = np.array([float(len(y)) for y, _ in pairs])
         used = weights > 0
         value = float(np.average(means[used], weights=weights[used]))
         return value, block_bootstrap_mean(means[used], weights[used], seed=self.seed)
 
     def _block_loss(self, task: Task, block: Block, y: FloatArray, p: FloatArray) -> float:
         def compute(_: pl.DataFrame) -> float:
-            return float(task.loss(self.metric, y, p).mean()) if y.size else math.nan
+            return float(task.loss(self.metric, y, p).mean()) if len(y) else math.nan
 
         return block.remember(("mean loss", task.name, self.metric), compute)
 
@@ -75,10 +76,12 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         def measured(y: FloatArray, p: FloatArray) -> float:
             return float(task.metrics(y, p)[self.metric])
 
-        used = [pair for pair in pairs if pair[0].size]
+        used = [pair for pair in pairs if len(pair[0])]
         task.higher_is_better(self.metric)  # raises with the near miss where the task has no such metric
-        value = measured(np.concatenate([y for y, _ in used]), np.concatenate([p for _, p in used]))
-        interval = UNKNOWN if math.isnan(value) else block_bootstrap_metric(used, measured, seed=self.seed)
+        value = measured(end_to_end([y for y, _ in used]), np.concatenate([p for _, p in used]))
+        interval = (
+            UNKNOWN if math.isnan(value) else block_bootstrap_metric(used, measured, seed=self.seed, join=end_to_end)
+        )
         return value, interval
 
 

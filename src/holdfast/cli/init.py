@@ -21,6 +21,9 @@ from holdfast.flow.drafting import draft
 def init(
     data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder of CSV, Parquet or JSON-lines files.")],
     label: Annotated[str | None, typer.Option(help="The label, as feed.column.")] = None,
+    lists: Annotated[
+        str | None, typer.Option(help="Column that says which list a row is in: rows are then ordered within lists.")
+    ] = None,
     system: Annotated[str | None, typer.Option(help="Name of the system; by default that of the folder.")] = None,
     timezone: Annotated[str | None, typer.Option(help="Time zone that defines a day.")] = None,
     until: Annotated[
@@ -44,7 +47,7 @@ def init(
         raise NotFound("time zone", timezone, get_close_matches(timezone, sorted(known), n=1))
     start = _start(until, timezone)
     now = SystemClock().now()
-    drafted = draft(data, label=label, system=system, timezone=timezone, root=folder, until=start, now=now)
+    drafted = draft(data, label=label, lists=lists, system=system, timezone=timezone, root=folder, until=start, now=now)
     text = dump_spec(drafted.spec, drafted.comments)
     parse_spec(text, file=str(out))  # what would not be accepted is said now, not by the next command
     out.write_text(text, encoding="utf-8")

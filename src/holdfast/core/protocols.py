@@ -80,7 +80,8 @@ class Trainer(Protocol):
         seed: int,
         weights: "FloatArray | None" = None,
     ) -> Fitted:
-        """Fit on a matrix (n, columns) of float32 with NaN for missing, and targets (n,).
+        """Fit on a matrix (n, columns) of float32 with NaN for missing, and targets (n,), or (n, 2) where the task is
+        about lists.
 
         `categories[j]` is how many codes column j has (codes 0 .. k-1, NaN for unseen), 0 for a number.
         `valid` may stop training early; it is never fitted on. `weights` (n,), in (0, 1], say how much each row
@@ -127,14 +128,22 @@ class Task(Protocol):
     errors: tuple[str, ...]
     """Metrics beside the losses that can be watched day by day for a rise; each lower is better."""
 
+    is_listwise: bool
+    """Whether rows are ordered within lists; targets are then (n, 2), see `core/targets.py`."""
+
     def target(self, label: "pl.Series") -> "FloatArray":
         """Labels as float64 (n,), NaN where missing. Raises DataError for a label the task cannot take."""
 
     def loss(self, name: str, y: "FloatArray", output: "FloatArray") -> "FloatArray":
-        """Loss per row (n,)."""
+        """Loss per row (n,) of targets (n,) or (n, 2)."""
 
-    def loss_bounds(self, name: str, candidate: "FloatArray", live: "FloatArray") -> "tuple[FloatArray, FloatArray]":
-        """Lowest and highest that loss(candidate) - loss(live) can be per row, before the label is known."""
+    def loss_bounds(
+        self, name: str, candidate: "FloatArray", live: "FloatArray", of: "FloatArray | None" = None
+    ) -> "tuple[FloatArray, FloatArray]":
+        """Lowest and highest that loss(candidate) - loss(live) can be per row, before the label is known.
+
+        `of` (n,) are the lists of the rows, where the task is about some.
+        """
 
     def metrics(self, y: "FloatArray", output: "FloatArray") -> dict[str, float]:
         """All metrics of the task on labelled rows; NaN where one is undefined (a class never occurs)."""

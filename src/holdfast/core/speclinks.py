@@ -20,10 +20,14 @@ RESERVED = frozenset(
     {
         *("key", "unit", "event_at", "known_at", "predicted_at", "features_known_at", "label", "label_known_at"),
         *("version", "stage", "release", "latency_ms", "outside", "request_id", "prediction_id"),
-        *("candidate", "live", "linear", "trivial"),
+        *("candidate", "live", "linear", "trivial", "list"),
     }
 )
 """Names that windows use for columns of their own."""
+
+
+UNORDERED = ("calibration", "estimated_quality")
+"""Checks that ask how right each answer is by itself."""
 
 
 def check_system(spec: SystemSpec) -> Broken:
@@ -41,6 +45,7 @@ def check_system(spec: SystemSpec) -> Broken:
     yield from _responses(spec)
     yield from _task_words(spec)
     yield from _classes(spec)
+    yield from _lists(spec)
     yield from _unwatched(spec)
     yield from _sources(spec)
     yield from check_elsewhere(spec)
@@ -122,6 +127,22 @@ def _classes(spec: SystemSpec) -> Broken:
         yield "serve.cache", f"has no effect: answers of the task '{spec.task}' are not kept; remove it"
     if spec.release.decide.goal is not None:
         yield "release.decide.goal", f"is about the mean label, and a label of the task '{spec.task}' is a class"
+
+
+def _lists(spec: SystemSpec) -> Broken:
+    """A task that orders rows within lists knows which list a row is in, and is asked nothing that needs one truth."""
+    if not getattr(_loaded("tasks", spec.task), "is_listwise", False):
+        return
+    if spec.predictions is not None:
+        why = "answers of a model that is served elsewhere come row by row, without the list that a row is in"
+        yield "predictions.task", f"{why}; serve it here, or log what became of the first place as 'classification'"
+    elif spec.data.unit is None:
+        yield "data.unit", f"is required with '{spec.task}': the column that says which list a row is in"
+    checks = [(f"gates[{at}].check", gate.check) for at, gate in enumerate(spec.gates)]
+    checks += [(f"monitors[{at}].check", monitor.check) for at, monitor in enumerate(spec.monitors)]
+    for where, check in checks:
+        if check in UNORDERED:
+            yield where, f"'{check}' is about single answers; '{spec.task}' orders them"
 
 
 def _metrics(task: Any, section: str, entries: Iterable[Gate | Monitor]) -> Broken:

@@ -13,6 +13,7 @@ import polars as pl
 from holdfast.core.evidence import Block
 from holdfast.core.protocols import Task
 from holdfast.core.signature import Column, Signature
+from holdfast.core.targets import labels_of, target_of
 from holdfast.flow.classes import outputs_of
 from holdfast.flow.monitors import Reference
 from holdfast.flow.predictions import LivePredictions
@@ -118,18 +119,20 @@ class Dailies:
         random = np.random.default_rng(seed)
         parts: list[pl.DataFrame] = []
         ordinals: list[IntArray] = []
+        truth: list[tuple[FloatArray, FloatArray]] = []
         for day in days:
             rows = self._blocks[day].rows()
+            label, loss = self._truth(rows)  # of all rows: a list is judged whole
             if share < 1.0:
                 chosen = np.sort(random.choice(rows.height, round(share * rows.height), replace=False))
-                rows = rows[chosen]
+                rows, label, loss = rows[chosen], label[chosen], loss[chosen]
             parts.append(rows)
+            truth.append((label, loss))
             ordinals.append(np.full(rows.height, day.toordinal(), dtype=np.int64))
         values = {name: [_values(rows, column) for rows in parts] for name, column in self.columns.items()}
         retyped = tuple(name for name, each in values.items() if any(part is None for part in each))
         for name in retyped:
             values[name] = [_missing(rows, self.columns[name]) for rows in parts]
-        truth = [self._truth(rows) for rows in parts]
         return Sample(
             columns={name: _joined([part for part in each if part is not None]) for name, each in values.items()},
             day=np.concatenate(ordinals) if ordinals else np.empty(0, dtype=np.int64),
@@ -142,13 +145,14 @@ class Dailies:
         nothing = np.full(rows.height, np.nan)
         if "label" not in rows.columns:
             return nothing, nothing
-        label = np.asarray(self._task.target(rows["label"]), dtype=np.float64)
+        target = np.asarray(target_of(self._task, rows), dtype=np.float64)
+        label = labels_of(target)
         if self._task.output not in rows.columns:
             return label, nothing
         output = outputs_of(rows[self._task.output])
         known = np.isfinite(label) & (np.isfinite(output) if output.ndim == 1 else np.isfinite(output).all(axis=1))
         loss = nothing.copy()
-        loss[known] = self._task.loss(self.loss, label[known], output[known])
+        loss[known] = self._task.loss(self.loss, target[known], output[known])
         return label, loss
 
     def _loss(self, day: date) -> tuple[float, int]:

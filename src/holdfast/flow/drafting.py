@@ -12,7 +12,6 @@ from pathlib import Path
 import msgspec
 import polars as pl
 
-from holdfast.core.classes import class_name, in_order, is_whole
 from holdfast.core.evidence import Limit
 from holdfast.core.meaning import percent
 from holdfast.core.spec import (
@@ -47,6 +46,7 @@ from holdfast.flow.draftfeeds import (
     pick_times,
 )
 from holdfast.flow.draftjoins import join_feeds
+from holdfast.flow.drafttasks import RANKING, Task, pick_lists, pick_task, with_classes
 from holdfast.flow.evaluation import looks_in
 from holdfast.flow.joins import assemble
 from holdfast.flow.monitors import windows_in
@@ -56,9 +56,6 @@ LEAST_UNITS = 30
 """What sticks to a version in a split needs so many values at least."""
 NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]+")
 VALIDATE = Validate()
-MOST_CLASSES = 20
-"""A label of whole numbers with more values is an amount; one of more texts needs a person to say what it is."""
-LEAST_OF_CLASS = 5
 REFERENCE_DAYS = 180
 """How many of the newest days a version is held to (`flow.reference`)."""
 MONTH = timedelta(days=30)
@@ -87,6 +84,7 @@ def draft(
     directory: Path,
     *,
     label: str | None = None,
+    lists: str | None = None,
     system: str | None = None,
     timezone: str | None = None,
     root: Path | None = None,
@@ -95,7 +93,8 @@ def draft(
 ) -> Draft:
     """Infer a system from a folder of files.
 
-    `label` is ``feed.column``, or a column that only one feed has; None takes the only column named ``label``. The
+    `label` is ``feed.column``, or a column that only one feed has; None takes the only column named ``label``. With
+    `lists`, a column of the predicted feed, rows are ordered within its values: the task is then `ranking`. The
     system is named after the folder unless `system` says otherwise. Paths in the file are relative to `root`, where
     it will stand (the folder itself by default). With `until`, only what was known by then is looked at, so that a
     backtest after it pins nothing that it could not have seen. With `now`, data that ended long ago is told. Reads
@@ -132,7 +131,7 @@ def draft(
         )
     if now is not None and until is None:
         _say_age(rows, rows.known_at or rows.event_at, now, found)
-    unit = _unit(rows, key, found)
+    unit = _unit(rows, key, found) if lists is None else pick_lists(rows, key, lists, found)
     feeds = join_feeds(tables, rows_feed, label_feed, key, found)
     data = Data(
         feeds={name: feed for name, (feed, _) in feeds.items()},
@@ -143,7 +142,8 @@ def draft(
         label=Label(feed=label_feed, column=label_column, known_at=truth_at),
         columns={},
     )
-    data = msgspec.structs.replace(data, label=_with_classes(data.label, tables[label_feed].frame, found))
+    if lists is None:
+        data = msgspec.structs.replace(data, label=with_classes(data.label, tables[label_feed].frame, found))
     if timezone is None:
         found.note(
             "days are those of UTC, because no time zone was given; a day is the unit of evidence", "data.timezone"
@@ -153,17 +153,18 @@ def draft(
     own = [column for column in attributes if column not in (key, unit, *RESERVED)]
     for column in sorted(RESERVED.intersection(attributes) - {key, label_column}):
         found.note(f"{column} is no feature: Holdfast uses that name itself; rename it in the feed to use it")
-    own += [unit] if unit and unit not in RESERVED else []
+    own += [unit] if unit and unit not in RESERVED and lists is None else []
     columns = describe(data, frames, own, label_column, found)
     data = msgspec.structs.replace(data, columns=columns)
     if not columns:
         raise DataError(f"feed '{rows_feed}' and what joins it have no column that can be a feature; add some")
     assembled = assemble(data, frames)
     data = msgspec.structs.replace(data, label=_label(data, assembled, found), expect=_expect(data, assembled, found))
-    task = "multiclass" if data.label.classes else _task(assembled["label"], label_column, found)
+    task = pick_task(data.label, assembled["label"], lists, found)
     monitors = _drift_monitors(data, assembled, found)
-    _say_estimates(data.label, found)
-    spec = _system(data, system or _name_of(directory), task, _margin(assembled["label"], task), monitors)
+    if task.name != RANKING:
+        _say_estimates(data.label, found)
+    spec = _system(data, system or _name_of(directory), task, monitors)
     return Draft(spec=spec, notes=tuple(found.notes), warnings=tuple(found.warnings), comments=found.comments)
 
 
@@ -237,70 +238,6 @@ def _expect(data: Data, assembled: pl.DataFrame, found: Found) -> Expect:
     return Expect(unique=data.key, complete=complete, rows=max(1, min(1000, height // 10)))
 
 
-def _with_classes(label: Label, frame: pl.DataFrame, found: Found) -> Label:
-    """The label with its classes, where it is about some: from 3 to 20 texts, or as few whole numbers of which each is
-    there several times."""
-    values = frame[label.column].drop_nulls()
-    counts: dict[str, int] = {}
-    for value, count in values.cast(pl.String, strict=False).value_counts().iter_rows():
-        counts[class_name(value)] = counts.get(class_name(value), 0) + count
-    are_texts = values.dtype == pl.String and not all(map(_is_number, counts))
-    if are_texts and len(counts) < 3:
-        named = ", ".join(f"'{name}'" for name in sorted(counts))
-        raise DataError(
-            f"label '{label.column}' is text ({named}): two classes are 0 and 1, or false and true; write the column "
-            "in the data with 1 for the one whose probability is wanted and 0 for the other, then ask again"
-        )
-    if len(counts) < 3 or not (are_texts or all(map(is_whole, counts))):
-        return label
-    if len(counts) > MOST_CLASSES and are_texts:
-        raise DataError(
-            f"label '{label.column}' is text with {len(counts)} distinct values; at most {MOST_CLASSES} classes are "
-            "drafted: make a column of fewer, or of true and false"
-        )
-    # Amounts have values that are there once or twice.
-    if not are_texts and (len(counts) > MOST_CLASSES or min(counts.values()) < LEAST_OF_CLASS):
-        return label
-    what, instead = "texts", ""
-    if not are_texts:
-        what = f"whole numbers, each {LEAST_OF_CLASS} times there or more"
-        instead = "; where they are amounts, remove data.label.classes, and use the task regression with its metrics"
-    found.note(f"{label.column} has {len(counts)} values, {what}, so the task is multiclass{instead}", "model")
-    return msgspec.structs.replace(label, classes=in_order(counts))
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _task(label: pl.Series, column: str, found: Found) -> str:
-    values = set(label.drop_nulls().unique().head(3).to_list())
-    if values <= {0.0, 1.0}:
-        if len(values) < 2:
-            raise DataError(
-                f"label '{column}' is {values or 'never there'} in every row; nothing can be learned from it"
-            )
-        found.note(f"{column} is 0 or 1, so the task is classification", "model")
-        return "classification"
-    found.note(f"{column} has other values than 0 and 1, so the task is regression", "model")
-    return "regression"
-
-
-def _margin(label: pl.Series, task: str) -> float:
-    """How much worse than live is still accepted: 0.005 in Brier score (0.01 in that of several classes, which is twice
-    as large); for numbers 1 % of the mean absolute
-    deviation, rounded to one digit."""
-    if task in ("classification", "multiclass"):
-        return 0.005 if task == "classification" else 0.01
-    values = label.drop_nulls()
-    apart = (values - values.median()).abs().mean()
-    return float(f"{0.01 * apart:.0e}") if isinstance(apart, float) and apart > 0 else 0.005
-
-
 def _drift_monitors(data: Data, assembled: pl.DataFrame, found: Found) -> list[Monitor]:
     """Drift of the newest week, looked at every day, which sees on its first day what is large and what is small once
     the week is full of it, where history has windows enough for what a look a day may spend; else once a week."""
@@ -334,10 +271,9 @@ def _say_estimates(label: Label, found: Found) -> None:
         )
 
 
-def _system(data: Data, name: str, task: str, margin: float, drift: list[Monitor]) -> SystemSpec:
+def _system(data: Data, name: str, task: Task, drift: list[Monitor]) -> SystemSpec:
     """Defaults that are right for a first system: every gate and monitor that its task allows."""
-    is_classification = task in ("classification", "multiclass")
-    metric, loss = ("log_loss", "brier") if is_classification else ("mae", "absolute_error")
+    metric = task.metric
     gates = [
         Gate(check="quality", options={"metric": metric}, limit=Limit(no_worse_than="baseline")),
         Gate(check="quality", options={"metric": metric}, limit=Limit(no_worse_than="live")),
@@ -350,7 +286,7 @@ def _system(data: Data, name: str, task: str, margin: float, drift: list[Monitor
         Monitor(check="freshness"),
         Monitor(check="schema"),
     ]
-    if is_classification:
+    if task.is_probability:
         gates.append(Gate(check="calibration", limit=Limit(at_most=0.15)))
     steps = (
         Step(stage="shadow", least=2 * DAY),
@@ -360,9 +296,9 @@ def _system(data: Data, name: str, task: str, margin: float, drift: list[Monitor
     return SystemSpec(
         system=NOT_IN_NAMES.sub("-", name).strip("-_")[:64] or "system",
         data=data,
-        model=Model(task=task),
+        model=Model(task=task.name),
         gates=fill_names(gates),
-        release=ReleasePlan(steps=steps, decide=Decide(loss=loss, margin=margin)),
+        release=ReleasePlan(steps=steps, decide=Decide(loss=task.loss, margin=task.margin)),
         monitors=fill_names(monitors),
         responses=(
             Response(on="quality", do="retrain", cooldown=14 * DAY),

@@ -15,6 +15,7 @@ from holdfast.core.protocols import Check, Task, Transaction
 from holdfast.core.records import Job, Release, Run, Version
 from holdfast.core.signature import Signature
 from holdfast.core.spec import Gate, SystemSpec
+from holdfast.core.targets import end_to_end, target_of
 from holdfast.errors import GateRefused
 from holdfast.flow import evaluation
 from holdfast.flow.days import blocks_of
@@ -265,7 +266,7 @@ def _is_worth_it(spec: SystemSpec, task: Task, window: Window, asked: Terms) -> 
 def _level(task: Task, window: Window, metric: str, output: str) -> float:
     """How large a metric is on the labelled rows, whatever its sign."""
     rows = window.rows().filter(pl.col("label").is_not_null())
-    y, answers = rows["label"].to_numpy(), rows[output].to_numpy()
+    y, answers = target_of(task, rows), rows[output].to_numpy()
     value = task.loss(metric, y, answers).mean() if metric in task.losses else task.metrics(y, answers)[metric]
     return abs(float(value))
 
@@ -286,7 +287,7 @@ def compare(
     in blocks (Künsch 1989), since losses cluster by day.
     """
     days = [
-        (rows["label"].to_numpy(), rows[output].to_numpy(), rows[other].to_numpy())
+        (target_of(task, rows), rows[output].to_numpy(), rows[other].to_numpy())
         for rows in (block.rows().filter(pl.col("label").is_not_null()) for block in window.blocks)
         if rows.height
     ]
@@ -306,5 +307,6 @@ def compare(
         y, a, b = scored
         return sign * (task.metrics(y, a)[metric] - task.metrics(y, b)[metric])
 
-    low, high = bootstrap.block_bootstrap_metric(days, difference, confidence, seed=0)
-    return difference(*(np.concatenate(part) for part in zip(*days, strict=True))), low, high, rows
+    low, high = bootstrap.block_bootstrap_metric(days, difference, confidence, seed=0, join=end_to_end)
+    y, *answers = zip(*days, strict=True)
+    return difference(end_to_end(y), *map(np.concatenate, answers)), low, high, rows

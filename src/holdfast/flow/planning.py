@@ -10,6 +10,7 @@ import polars as pl
 
 from holdfast.core.protocols import Task
 from holdfast.core.spec import SystemSpec
+from holdfast.core.targets import lists_of, target_of
 from holdfast.errors import DataError
 from holdfast.stats import sequential
 
@@ -95,8 +96,8 @@ def paired_days(task: Task, loss: str, days: Iterable[pl.DataFrame], candidate: 
         both = day.filter(pl.all_horizontal(pl.col("label", candidate, live).is_not_null()))
         if both.is_empty():
             continue
-        y, one, other = (both[name].to_numpy().astype(np.float64) for name in ("label", candidate, live))
-        bounds = task.loss_bounds(loss, one, other)
+        y, one, other = target_of(task, both), both[candidate].to_numpy(), both[live].to_numpy()
+        bounds = task.loss_bounds(loss, one, other, lists_of(y))
         difference.append(float((task.loss(loss, y, one) - task.loss(loss, y, other)).mean()))
         low.append(float(bounds[0].mean()))
         high.append(float(bounds[1].mean()))

@@ -10,9 +10,11 @@ import polars as pl
 
 from holdfast.core.answerer import ELSEWHERE
 from holdfast.core.blocks import block_bounds, day_of, mature_until
+from holdfast.core.classes import task_of
 from holdfast.core.evidence import Block, Role, Window
 from holdfast.core.protocols import LABELS, PREDICTIONS, Lake
 from holdfast.core.spec import SystemSpec
+from holdfast.core.targets import LIST, with_lists
 from holdfast.flow.buckets import Buckets
 from holdfast.flow.classes import gathered, kind_of, part_names, valued
 
@@ -57,6 +59,7 @@ class LivePredictions:
         self._spec = spec
         self._lake = lake
         self._output = output
+        self._task = task_of(spec)
         self._classes = spec.data.label.classes
         kind = "served" if spec.predictions is None else ELSEWHERE
         self.buckets = Buckets(spec.system, lake, spec.data.timezone, self._served, kind)
@@ -170,12 +173,13 @@ class LivePredictions:
         found = self._lake.scan(PREDICTIONS.name, self._spec.system, since=start, until=end)
         if found.is_empty():
             types = {name: _DTYPES.get(role, pl.Float64) for name, role in self.roles().items()}
+            types |= {LIST: pl.String} if self._task.is_listwise else {}
             return pl.DataFrame(schema=types | kind_of(self._output, self._classes))
         found = self._served(found)
         renamed = {name: name.split(".", 1)[1] for name in found.columns if name.startswith(("in.", "out."))}
         found = found.rename(renamed)
         found = gathered(found, self._output, self._classes) if self._classes else found
-        return found.with_columns(
+        return with_lists(self._task, found).with_columns(
             ((pl.col("queue_us") + pl.col("run_us")) / 1000).alias("latency_ms"),
             pl.lit(None, pl.Float64).alias("label"),
         )

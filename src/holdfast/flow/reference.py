@@ -13,6 +13,7 @@ from holdfast.core.evidence import Block
 from holdfast.core.protocols import Task
 from holdfast.core.signature import Signature
 from holdfast.core.spec import SystemSpec
+from holdfast.core.targets import target_of, with_lists
 from holdfast.flow.classes import parted
 from holdfast.flow.days import blocks_of, day_expr
 from holdfast.flow.monitors import Reference
@@ -49,7 +50,7 @@ def make_reference(
     what else a check may ask about the version.
     """
     day = day_expr(spec.data.timezone)
-    dated = rows.filter(day > day.max() - pl.duration(days=REFERENCE_DAYS))
+    dated = with_lists(task, rows.filter(day > day.max() - pl.duration(days=REFERENCE_DAYS)))
     # Answers to rows that were fitted on are better than live ones can be: only those to later rows are a reference,
     # the version's own on the hold-out and, before it, those of the models of its validation folds.
     scored = [holdout, *([] if validated is None else [validated])]
@@ -118,7 +119,7 @@ def promised_losses(
 
 
 def _mean(task: Task, loss: str, rows: pl.DataFrame) -> float:
-    y, output = rows["label"].to_numpy(), rows["candidate"].to_numpy()
+    y, output = target_of(task, rows), rows["candidate"].to_numpy()
     return float(task.loss(loss, y, output).mean()) if loss in task.losses else task.metrics(y, output)[loss]
 
 

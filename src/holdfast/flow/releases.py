@@ -12,6 +12,7 @@ from holdfast.core.evidence import Block, Verdict
 from holdfast.core.protocols import Task, Transaction
 from holdfast.core.records import OPEN_STATES, Move, Release, ReleaseState, Run
 from holdfast.core.spec import ReleasePlan
+from holdfast.core.targets import lists_of, target_of
 from holdfast.errors import Conflict, NotFound
 from holdfast.flow import experiments, registry
 from holdfast.stats import sequential
@@ -91,14 +92,14 @@ def fold(release: Release, block: Block, task: Task, plan: ReleasePlan, score: S
         return replace(release, comparison=past)
     if plan.decide.goal is not None:
         return replace(release, comparison=experiments.fold_goal(past, labelled, release, plan))
-    y = labelled["label"].to_numpy()
+    y = target_of(task, labelled)
     live, candidate = (
         _outputs(labelled, release.against, score, output),
         _outputs(labelled, release.version, score, output),
     )
     loss = plan.decide.loss
     difference = float((task.loss(loss, y, candidate) - task.loss(loss, y, live)).mean())
-    low, high = (float(bound.mean()) for bound in task.loss_bounds(loss, candidate, live))
+    low, high = (float(bound.mean()) for bound in task.loss_bounds(loss, candidate, live, lists_of(y)))
     low, high = min(past.lowest, low), max(past.highest, high)
     comparison = replace(
         past,

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import polars as pl
+import polars.selectors as cs
 
 from holdfast.core import kinds, transform
 from holdfast.core.classes import task_of
@@ -26,6 +27,7 @@ from holdfast.core.records import Baseline
 from holdfast.core.signature import Column, Rows, Signature
 from holdfast.core.spans import ALL, Choice, Span
 from holdfast.core.spec import SystemSpec
+from holdfast.core.targets import LIST, labels_of, target_of
 from holdfast.core.transform import Transform
 from holdfast.errors import HoldfastError, did_you_mean
 from holdfast.flow import windows
@@ -209,8 +211,8 @@ class _Maker:
 
     def prepare(self, frame: pl.DataFrame, span: Span, fitted: Transform | None = None) -> _Prepared:
         """The frame as a matrix, by a transform fitted on it or by the one given, weighted as a window says."""
-        rows, y = read_frame(self.signature, frame), self.task.target(frame["label"])
-        made = fitted or transform.fit(self.signature, rows, y, timezone=self.timezone)
+        rows, y = read_frame(self.signature, frame), target_of(self.task, frame)
+        made = fitted or transform.fit(self.signature, rows, labels_of(y), timezone=self.timezone)
         return _Prepared(x=made.matrix(rows), y=y, weights=weights_of(frame, span), transform=made)
 
     def settle(self, frame: pl.DataFrame, span: Span) -> Trainer:
@@ -267,7 +269,9 @@ class _Maker:
 
 
 def _scored(rows: pl.DataFrame, answers: FloatArray) -> pl.DataFrame:
-    return rows.select("key", "event_at", "label", as_answers("candidate", answers))
+    return rows.select(
+        "key", "event_at", "label", cs.by_name(LIST, require_all=False), as_answers("candidate", answers)
+    )
 
 
 def _make_trainer(name: str, params: Any) -> Trainer:

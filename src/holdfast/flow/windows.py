@@ -17,12 +17,14 @@ from typing import Any
 import msgspec
 import numpy as np
 import polars as pl
+import polars.selectors as cs
 
 from holdfast.core.blocks import day_of
 from holdfast.core.protocols import Task, Trainer
 from holdfast.core.spans import ALL, Choice, Contender, Span
 from holdfast.core.spec import SystemSpec
 from holdfast.core.specwords import write_span
+from holdfast.core.targets import LIST, target_of
 from holdfast.flow.days import blocks_of
 from holdfast.flow.splits import (
     LEAST_FITTED,
@@ -212,7 +214,7 @@ def _scored(
         for done, (fitted, test) in enumerate(windowed, 1):
             tell((number + done / (len(windowed) + 1)) / len(spans))
             answered = pl.Series(PREDICTIONS, answer(trainer, fitted, span, test))
-            scored.append(test.select("event_at", "label").with_columns(answered))
+            scored.append(test.select("event_at", "label", cs.by_name(LIST, require_all=False)).with_columns(answered))
         tried.append(_daily(spec, task, span, pl.concat(scored)))
     return tried
 
@@ -220,5 +222,5 @@ def _scored(
 def _daily(spec: SystemSpec, task: Task, span: Span, scored: pl.DataFrame) -> _Daily:
     loss = spec.release.decide.loss
     days = [block.rows() for block in blocks_of(spec.data.timezone, scored)]
-    losses = [task.loss(loss, task.target(rows["label"]), rows[PREDICTIONS].to_numpy()).mean() for rows in days]
+    losses = [task.loss(loss, target_of(task, rows), rows[PREDICTIONS].to_numpy()).mean() for rows in days]
     return _Daily(span=span, losses=np.array(losses), rows=np.array([rows.height for rows in days], dtype=np.float64))

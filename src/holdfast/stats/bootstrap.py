@@ -74,13 +74,14 @@ def block_bootstrap_metric(
     *,
     seed: int = 0,
     replicates: int = 200,
+    join: Callable[[list[npt.NDArray[Any]]], npt.NDArray[Any]] = np.concatenate,
 ) -> Interval:
     """Interval for a metric that is no mean over blocks, such as an area under a curve.
 
     `blocks` are tuples of row-aligned arrays, usually (y, output); `metric` is called with the resampled blocks'
-    arrays joined, ``metric(y, output)``, and may answer NaN where it is undefined; those resamples are left
-    out. (nan, nan) for fewer than two blocks or when the metric is undefined in more than half of the resamples.
-    Costs one call of the metric per replicate.
+    arrays joined, ``metric(y, output)``, the first of each by `join`, and may answer NaN where it is undefined; those
+    resamples are left out. (nan, nan) for fewer than two blocks or when the metric is undefined in more than half of
+    the resamples. Costs one call of the metric per replicate.
 
     >>> days = [(np.array([0.0, 1.0]), np.array([0.1, 0.1 * day])) for day in range(6)]
     >>> low, high = block_bootstrap_metric(days, lambda y, p: float(np.mean((y - p) ** 2)))
@@ -91,7 +92,8 @@ def block_bootstrap_metric(
         return UNKNOWN
 
     def measured(chosen: Sequence[int] | IntArray) -> float:
-        return metric(*(np.concatenate([blocks[i][k] for i in chosen]) for k in range(len(blocks[0]))))
+        first, *others = ([blocks[i][k] for i in chosen] for k in range(len(blocks[0])))
+        return metric(join(first), *map(np.concatenate, others))
 
     estimate = measured(range(len(blocks)))
     resampled = np.array([measured(row) for row in resample(len(blocks), seed=seed, replicates=replicates)])

@@ -7,12 +7,14 @@ left out of means, and how many there were is said (`Mean.undefined`).
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
+_Number = TypeVar("_Number", bound=np.generic)
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +32,8 @@ class Lists:
     """Where each list begins, (lists,)."""
     rank: IntArray
     """Place within its list, (n,), from 1."""
+    order: IntArray
+    """Where each row stood before, (n,)."""
 
     @property
     def relevant(self) -> FloatArray:
@@ -40,9 +44,34 @@ class Lists:
         """Sums of a value per row (n,) over each list, (lists,)."""
         return np.add.reduceat(values, self.starts) if self.starts.size else np.empty(0)
 
+    def most(self, values: FloatArray) -> FloatArray:
+        """The largest of a value per row (n,) in each list, (lists,)."""
+        return np.maximum.reduceat(values, self.starts) if self.starts.size else np.empty(0)
+
+    def running(self, values: FloatArray) -> FloatArray:
+        """Sums of a value per row (n,) over the row and those before it in its list, (n,)."""
+        summed = np.cumsum(values)
+        return summed - np.repeat((summed - values)[self.starts], _sizes(self))
+
     def defined(self, values: FloatArray) -> FloatArray:
         """Values per list (lists,), NaN for those without anything relevant."""
         return np.where(self.relevant > 0, values, np.nan)
+
+    def each_row(self, values: FloatArray) -> FloatArray:
+        """For each row, as the rows stood before, the value of its list: (n,) from (lists,)."""
+        return self.as_before(np.repeat(values, _sizes(self)))
+
+    def as_before(self, values: npt.NDArray[_Number]) -> npt.NDArray[_Number]:
+        """Values per row (n,) as the rows stood before."""
+        found = np.empty_like(values)
+        found[self.order] = values
+        return found
+
+    def tied_places(self) -> tuple[IntArray, IntArray]:
+        """The first and the last place of the rows with the same answer, each (n,) as the rows stood before."""
+        starts = _tie_starts(self)
+        first = np.repeat(self.rank[starts], np.diff(np.append(starts, self.rank.size)))
+        return self.as_before(first), self.as_before(self.rank[_tie_ends(self)])
 
 
 @dataclass(frozen=True)
@@ -71,7 +100,7 @@ def lists(relevance: FloatArray, scores: FloatArray, groups: npt.NDArray[np.gene
     codes = codes[order]
     starts = np.flatnonzero(np.append(True, codes[1:] != codes[:-1])) if codes.size else np.empty(0, dtype=np.int64)
     rank = np.arange(codes.size) - np.repeat(starts, np.diff(np.append(starts, codes.size))) + 1
-    return Lists(relevance[order].astype(np.float64), scores[order].astype(np.float64), starts, rank)
+    return Lists(relevance[order].astype(np.float64), scores[order].astype(np.float64), starts, rank, order)
 
 
 def ndcg(ordered: Lists, k: int | None = None) -> FloatArray:
@@ -85,11 +114,23 @@ def ndcg(ordered: Lists, k: int | None = None) -> FloatArray:
     [0.8212]
     """
     _at_least_one(k)
-    worth = np.where(ordered.rank <= (k or math.inf), 1 / np.log2(ordered.rank + 1.0), 0.0)
+    worth = _worth(ordered, k)
     best = np.lexsort((-ordered.relevance, _codes(ordered)))
     ideal = ordered.total(ordered.relevance[best] * worth)
-    got = ordered.total(_mean_of_ties(ordered) * worth)
+    got = ordered.total(_mean_of_ties(ordered, ordered.relevance) * worth)
     return ordered.defined(np.divide(got, ideal, out=np.zeros_like(got), where=ideal > 0))
+
+
+def discounts(ordered: Lists, k: int | None = None) -> FloatArray:
+    """What a relevance of 1 adds to the gain at `k` of the list, for each row as the rows stood before, (n,).
+
+    1 / log2(rank + 1) in the first k places, 0 after them; rows with the same answer share the mean.
+
+    >>> discounts(lists(np.zeros(3), np.array([0.2, 0.9, 0.5]), np.zeros(3)), 2).round(4).tolist()
+    [0.0, 1.0, 0.6309]
+    """
+    _at_least_one(k)
+    return ordered.as_before(_mean_of_ties(ordered, _worth(ordered, k)))
 
 
 def average_precision(ordered: Lists) -> FloatArray:
@@ -198,10 +239,14 @@ def _tie_ends(ordered: Lists) -> IntArray:
     return np.repeat(starts + sizes - 1, sizes)
 
 
-def _mean_of_ties(ordered: Lists) -> FloatArray:
+def _worth(ordered: Lists, k: int | None) -> FloatArray:
+    return np.where(ordered.rank <= (k or math.inf), 1 / np.log2(ordered.rank + 1.0), 0.0)
+
+
+def _mean_of_ties(ordered: Lists, values: FloatArray) -> FloatArray:
     starts = _tie_starts(ordered)
     sizes = np.diff(np.append(starts, ordered.rank.size))
-    return np.repeat(np.add.reduceat(ordered.relevance, starts) / sizes, sizes) if starts.size else ordered.relevance
+    return np.repeat(np.add.reduceat(values, starts) / sizes, sizes) if starts.size else values
 
 
 def _at_least_one(k: int | None) -> None:

@@ -3,5 +3,6 @@
 KINDS = {
     "classification": "holdfast.tasks.classification:Classification",
     "multiclass": "holdfast.tasks.multiclass:Multiclass",
+    "ranking": "holdfast.tasks.ranking:Ranking",
     "regression": "holdfast.tasks.regression:Regression",
 }

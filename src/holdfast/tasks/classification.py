@@ -47,6 +47,7 @@ class Classification:
     classes: tuple[str, ...] = ()
     losses = ("brier", "log_loss")
     errors = ()
+    is_listwise = False
 
     def target(self, label: "pl.Series") -> FloatArray:
         """Labels 0 and 1 as float64 (n,), NaN where missing. Raises DataError for any other value."""
@@ -77,7 +78,9 @@ class Classification:
             return -(y * np.log(p) + (1 - y) * np.log1p(-p))
         raise UnknownKind("losses", name, self.losses)
 
-    def loss_bounds(self, name: str, candidate: FloatArray, live: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def loss_bounds(
+        self, name: str, candidate: FloatArray, live: FloatArray, of: FloatArray | None = None
+    ) -> tuple[FloatArray, FloatArray]:
         """Lowest and highest difference loss(candidate) - loss(live) per row (n,): those of y = 0 and y = 1, sorted."""
         zeros = np.zeros_like(candidate)
         negative = self.loss(name, zeros, candidate) - self.loss(name, zeros, live)

@@ -49,6 +49,7 @@ class Multiclass:
     output = "probability"
     losses = ("brier", "log_loss")
     errors = ()
+    is_listwise = False
     least_classes = 3
     """Fewer need no such task."""
 
@@ -85,7 +86,9 @@ class Multiclass:
         found = np.square(output).sum(axis=1) - 2 * true + 1 if is_brier else -np.log(np.clip(true, CLIP, 1.0))
         return np.where(np.isnan(y), np.nan, found)
 
-    def loss_bounds(self, name: str, candidate: FloatArray, live: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def loss_bounds(
+        self, name: str, candidate: FloatArray, live: FloatArray, of: FloatArray | None = None
+    ) -> tuple[FloatArray, FloatArray]:
         """Lowest and highest difference loss(candidate) - loss(live) per row (n,), over what the label may be."""
         if name == "brier":
             each = -2 * (candidate - live)

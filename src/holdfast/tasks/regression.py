@@ -42,6 +42,7 @@ class Regression:
     classes: tuple[str, ...] = ()
     losses = ("absolute_error", "squared_error")
     errors = ("mae", "rmse")
+    is_listwise = False
 
     def target(self, label: "pl.Series") -> FloatArray:
         """Labels as float64 (n,), NaN where missing. Raises DataError for text and infinities."""
@@ -66,7 +67,9 @@ class Regression:
             return np.square(output - y)
         raise UnknownKind("losses", name, self.losses)
 
-    def loss_bounds(self, name: str, candidate: FloatArray, live: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def loss_bounds(
+        self, name: str, candidate: FloatArray, live: FloatArray, of: FloatArray | None = None
+    ) -> tuple[FloatArray, FloatArray]:
         """Lowest and highest difference loss(candidate) - loss(live) per row (n,), whatever the label is.
 
         Absolute errors differ by at most the distance of the two answers, which is reached. Squared errors differ

@@ -14,6 +14,7 @@ import numpy as np
 from onnx import TensorProto, helper
 
 from holdfast.core.protocols import Task
+from holdfast.core.targets import labels_of, lists_of
 from holdfast.errors import HoldfastError, ParityFailed
 
 FloatArray = np.ndarray[Any, np.dtype[np.floating[Any]]]
@@ -30,10 +31,20 @@ OBJECTIVES = {
     "log_loss": ("binary", "binary_logloss"),
     "absolute_error": ("regression_l1", "l1"),
     "squared_error": ("regression", "l2"),
+    "ndcg_loss": ("lambdarank", "ndcg"),
 }
 """What is fitted and watched for a task whose default loss is the key."""
 OF_CLASSES = ("multiclass", "multi_logloss")
 """The same for a task of classes."""
+
+
+PLACES = 10
+"""First places of a list that early stopping looks at."""
+TRUNCATED = 30
+"""Pairs of rows are fitted of which one stands in the first so many places."""
+MOST_RELEVANT = 10_000
+LONGEST = 10_000
+"""Rows of a list; LightGBM takes no longer one."""
 
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
@@ -73,6 +84,8 @@ class LightGBM(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ) -> "Boosted":
         """Fit on a float32 matrix (n, columns) with NaN for missing, each row counting as much as its weight (n,).
 
+        Lists are fitted by LambdaRank (Burges 2010), with relevance as gain: targets (n, 2) of whole numbers.
+
         `categories` is not needed: codes are ordered by mean label and are split as numbers. Fewest rows in a leaf
         are counted, not weighed. Raises HoldfastError for a task whose loss it cannot fit.
         """
@@ -85,8 +98,11 @@ class LightGBM(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         least = self.min_rows_per_leaf or max(20, round(0.003 * len(y)))
         options = self._options(objective, metric, seed) | {"min_data_in_leaf": least}
         options |= {"num_class": len(task.classes)} if task.classes else {}
-        train = lgb.Dataset(x, y, weight=weights, params=options)
-        watched = [train] if valid is None else [train, train.create_valid(valid[0], valid[1], params=options)]
+        options |= _listwise([y] if valid is None else [y, valid[1]]) if task.is_listwise else {}
+        train = lgb.Dataset(**_rows(x, y, weights), params=options)
+        watched = [train]
+        if valid is not None:
+            watched.append(lgb.Dataset(**_rows(*valid, None), reference=train, params=options))
         losses: dict[str, dict[str, list[float]]] = {}
         callbacks = [lgb.record_evaluation(losses)]
         if valid is not None and self.early_stopping:
@@ -100,7 +116,7 @@ class LightGBM(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             callbacks=callbacks,
         )
         rounds = booster.best_iteration if booster.best_iteration > 0 else booster.current_iteration()
-        curves = {name: [float(loss) for loss in values[metric]] for name, values in losses.items()}
+        curves = {name: _curve(values, metric) for name, values in losses.items()}
         params = msgspec.structs.asdict(self) | {
             "trees": rounds,
             "min_rows_per_leaf": least,
@@ -125,6 +141,43 @@ class LightGBM(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             "num_threads": THREADS,
             "verbosity": -1,
         }
+
+
+def _listwise(targets: Sequence[FloatArray]) -> dict[str, Any]:
+    """Options for targets (n, 2). Raises HoldfastError for lists and relevance that cannot be fitted."""
+    longest = max(int(np.unique(y[:, 1], return_counts=True)[1].max(initial=0)) for y in targets)
+    if longest > LONGEST:
+        raise HoldfastError(
+            f"trainer lightgbm fits lists of {LONGEST:,} rows at most, and one has {longest:,}: let data.unit name a "
+            "column whose values stand for one list each"
+        )
+    relevance = np.concatenate([labels_of(y) for y in targets])
+    most = float(relevance.max(initial=0.0))
+    if most > MOST_RELEVANT or (relevance != np.floor(relevance)).any():
+        raise HoldfastError(
+            f"trainer lightgbm orders lists by relevance in whole numbers from 0 to {MOST_RELEVANT}, and the label has "
+            f"others (the largest is {most:g}); grade it in its feed, for example 0, 1, 2, 3"
+        )
+    gains = list(range(max(2, int(most) + 1)))
+    return {"label_gain": gains, "eval_at": [PLACES], "lambdarank_truncation_level": TRUNCATED}
+
+
+def _rows(x: FloatArray, y: FloatArray, weights: FloatArray | None) -> dict[str, Any]:
+    """Matrix, label and weights as LightGBM takes them; of lists one after the other, with their sizes."""
+    lists = lists_of(y)
+    if lists is None:
+        return {"data": x, "label": y, "weight": weights}
+    order = np.argsort(lists, kind="stable")
+    _, sizes = np.unique(lists, return_counts=True)
+    weight = None if weights is None else weights[order]
+    return {"data": x[order], "label": labels_of(y)[order], "weight": weight, "group": sizes}
+
+
+def _curve(values: Mapping[str, Sequence[float]], metric: str) -> list[float]:
+    """Loss per round: of NDCG, which is better higher, what is missing to 1."""
+    if metric == "ndcg":
+        return [1 - float(value) for value in values[f"ndcg@{PLACES}"]]
+    return [float(loss) for loss in values[metric]]
 
 
 class Boosted:
@@ -187,7 +240,7 @@ def to_onnx(text: str) -> bytes:
     objective, *options = facts["objective"].split()
     scale = float(dict(option.split(":") for option in options).get("sigmoid", "1")) if objective == "binary" else None
     classes = int(facts["num_class"]) if objective == "multiclass" else 1
-    if objective not in ("binary", "multiclass", "regression", "regression_l1") or "sqrt" in options:
+    if objective not in ("binary", "multiclass", "regression", "regression_l1", "lambdarank") or "sqrt" in options:
         raise ParityFailed(f"objective '{facts['objective']}' is not converted to ONNX")
     trees = _Trees(*([] for _ in _Trees._fields))
     for number, block in enumerate(blocks):

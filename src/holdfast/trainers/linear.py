@@ -14,11 +14,18 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from holdfast.core.protocols import Task
+from holdfast.core.targets import labels_of
 from holdfast.errors import HoldfastError
 
 FloatArray = np.ndarray[Any, np.dtype[np.floating[Any]]]
 
-LINKS = {"brier": "logistic", "log_loss": "logistic", "absolute_error": "identity", "squared_error": "identity"}
+LINKS = {
+    "brier": "logistic",
+    "log_loss": "logistic",
+    "absolute_error": "identity",
+    "squared_error": "identity",
+    "ndcg_loss": "identity",
+}
 """How the score becomes the output, for a task whose default loss is the key."""
 SCORE_LIMIT = 8.0
 """Standardised numbers are cut to this many standard deviations, so that one wild value cannot rule the answer."""
@@ -26,7 +33,7 @@ SCORE_LIMIT = 8.0
 
 class Linear(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A linear score: logistic regression for a probability, ridge regression for a value; for several classes a score
-    each, multinomial logistic regression.
+    each, multinomial logistic regression. Lists are ordered by what ridge regression says of each row's relevance.
 
     It is the plain model that every candidate must beat, and a good first model of one's own.
     """
@@ -62,7 +69,7 @@ class Linear(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 f"it fits {', '.join(LINKS)}"
             )
         link = LINKS[task.losses[0]]
-        x, y = x[-self.max_rows :], y[-self.max_rows :]
+        x, y = x[-self.max_rows :], labels_of(y)[-self.max_rows :]
         counts = None if weights is None else weights[-self.max_rows :]
         design = _Design.of(x, categories)
         if task.classes:
