@@ -51,7 +51,7 @@ bench: setup  ## run the benchmarks of Holdfast alone; figures go to bench/resul
 	@for file in $(if $(filter *,$(BENCH)),$(filter-out $(BESIDE_PEERS:%=bench/%.py),$(wildcard bench/*.py)),bench/$(BENCH).py); do name=$$(basename $$file .py); echo "== $$name"; \
 		$(BIN)/python $$file --json bench/results/$$name.json || exit 1; done
 
-bench-serving: setup  ## serving beside its peers and the floor, 15 minutes; SERVING="--peers all" for more of them
+bench-serving: setup  ## serving beside its peers and the floor, 17 minutes; SERVING="--peers all" for more of them
 	$(BIN)/python bench/serving.py --json bench/results/serving.json --docs docs/why/serving-speed.md $(SERVING)
 
 clients: .venv-clients/.ready  ## build .venv-clients, the foreign clients that tests/clients ask with

@@ -1,10 +1,13 @@
-"""Servers taking turns: started, checked for right answers, loaded, looked at from outside, stopped."""
+"""Servers taking turns, alone or side by side: started, checked for right answers, loaded, looked at, stopped."""
 
 import json
+import statistics
 import subprocess
 import sys
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
 
@@ -22,6 +25,10 @@ CHECKED = 40
 CLOSE = 1e-5
 """How far an answer may be from ONNX Runtime's own: a float32 written as text, and sums in another order."""
 WARM_S = 1.0
+TURNS = 4
+"""Loads of each of two servers side by side, for one workload in one repeat."""
+TURN_S = 1.0
+"""How long such a load lasts: whatever slows the machine down for longer meets both. wrk counts in whole seconds."""
 SLOW = 0.6
 """Share of the seconds that a slow server is loaded for."""
 
@@ -38,6 +45,49 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
     connections: int
     rows: int = 1
     form: str = ""
+    base_connections: int = 0
+    """Connections to the base beside it, where they are others."""
+
+
+class Begun(msgspec.Struct, frozen=True, kw_only=True):
+    """A server that was started and has answered."""
+
+    server: Server
+    up: Up
+    form: str
+    """Its main form."""
+    took_s: float
+    """Until the first answer."""
+
+
+class Side(msgspec.Struct, frozen=True, kw_only=True):
+    """One of two servers, and with what it is loaded."""
+
+    begun: Begun
+    file: Path
+    connections: int
+
+
+class Pair(msgspec.Struct, frozen=True, kw_only=True):
+    """What two loads found, one right after the other: of a server and of the base beside it."""
+
+    server: Figures
+    base: Figures
+    waiting: float
+    """Share of a core that the one took which was not loaded."""
+
+    def ratio(self, figure: str) -> float:
+        """A figure of the server by that of the base."""
+        return self.server[figure] / self.base[figure]
+
+
+Pairs = Mapping[tuple[str, str], Sequence[Pair]]
+"""By server and workload, those of all repeats."""
+
+
+def medians(found: Sequence[Figures]) -> Figures:
+    """Of each figure."""
+    return {name: statistics.median(one[name] for one in found) for name in found[0]}
 
 
 class Turns:
@@ -46,6 +96,7 @@ class Turns:
     def __init__(self, trained: Trained, *, seconds: float) -> None:
         self.seconds = seconds
         self.figures: dict[tuple[str, str], list[Figures]] = {}
+        self.pairs: dict[tuple[str, str], list[Pair]] = {}
         self.starts: dict[str, list[float]] = {}
         self.floor: list[Figures] = []
         self.absent: dict[str, str] = {}
@@ -63,19 +114,29 @@ class Turns:
             return
         print(f"{turn}: {server.name}", flush=True)
         try:
-            with server.start() as up:
-                sample = {form: self._requests(server, up, form, 1)[0] for form in server.places}
-                mains = {form: sample[form] for form in list(server.places)[:2]}
-                took_s, main = up.first_answer(mains)
-                self.starts.setdefault(server.name, []).append(took_s)
-                self.forms[server.name] = main
-                print(f"  first answer after {took_s:.2f} s", flush=True)
-                settle(up)
+            with self._begun(server) as begun:
+                self._note_start(begun)
+                settle(begun.up)
                 for workload in workloads:
-                    self._ask(server, up, workload, main, is_cold=workload is workloads[0])
+                    self._ask(begun, workload, is_cold=workload is workloads[0])
         except FAILS as why:
-            self.absent[server.name] = _said(why)
-            print(f"  not available: {_said(why)}", flush=True)
+            self._leave_out(server.name, why)
+
+    def take_beside(self, base: Server, server: Server, workloads: Sequence[Workload], turn: str) -> None:
+        """One start of a server beside the base: both stay up, and each workload loads now the one, now the other."""
+        if server.name in self.absent:
+            return
+        print(f"{turn}: {server.name}, beside {base.name}", flush=True)
+        try:
+            with self._begun(server) as begun:  # first, so that it starts with nothing beside it
+                self._note_start(begun)
+                with self._begun(base) as beside:
+                    for each in (begun, beside):
+                        settle(each.up)
+                    for workload in workloads:
+                        self._ask_both(beside, begun, workload)
+        except FAILS as why:
+            self._leave_out(server.name, why)
 
     def parts(self, matrix: Path) -> None:
         """The floor's parts, measured in a process of their own."""
@@ -84,31 +145,67 @@ class Turns:
         self.floor.append(json.loads(done.stdout))
         print("  parts: " + "  ".join(f"{name} {value:.1f}" for name, value in self.floor[-1].items()), flush=True)
 
-    def _ask(self, server: Server, up: Up, workload: Workload, main: str, *, is_cold: bool) -> None:
-        label = f"{server.name}: {workload.name}"
+    @contextmanager
+    def _begun(self, server: Server) -> Iterator[Begun]:
+        with server.start() as up:
+            mains = {form: self._requests(server, up, form, 1)[0] for form in list(server.places)[:2]}
+            took_s, form = up.first_answer(mains)
+            yield Begun(server=server, up=up, form=form, took_s=took_s)
+
+    def _note_start(self, begun: Begun) -> None:
+        self.starts.setdefault(begun.server.name, []).append(begun.took_s)
+        self.forms[begun.server.name] = begun.form
+        print(f"  first answer after {begun.took_s:.2f} s", flush=True)
+
+    def _leave_out(self, label: str, why: Exception) -> None:
+        self.absent[label] = _said(why)
+        print(f"  {label}: not available: {_said(why)}", flush=True)
+
+    def _ask(self, begun: Begun, workload: Workload, *, is_cold: bool) -> None:
+        label = f"{begun.server.name}: {workload.name}"
         if label in self.absent:
             return
-        form = workload.form or main
-        made = self._requests(server, up, form, workload.rows)
+        seconds = self.seconds * (SLOW if begun.server.is_slow else 1)
         try:
-            if server.name != "bare HTTP":
-                self._check(server, up, made, form, workload.rows)
-            file = self._trained.directory / "requests.bin"
-            write_requests(file, made)
+            side = self._side(begun, workload, workload.connections, "requests.bin")
             if is_cold:
-                drive(up.url, file, workload.connections, WARM_S)
-            figures = self._measured(server, up, file, workload)
+                _load(side, WARM_S)
+            figures = _measured(side, seconds)
         except FAILS as why:
-            self.absent[label] = _said(why)
-            print(f"  {workload.name}: not available: {_said(why)}", flush=True)
+            self._leave_out(label, why)
             return
-        self.figures.setdefault((server.name, workload.name), []).append(figures)
-        print(
-            f"  {workload.name}: {figures['requests_per_s']:,.0f}/s  p50/p99 {figures['p50_ms']:.2f}/"
-            f"{figures['p99_ms']:.2f} ms  CPU {figures['worker_cpu_us']:.1f} of {figures['cpu_us']:.1f} us  "
-            f"RSS {figures['rss_mb']:.0f} MB",
-            flush=True,
-        )
+        self.figures.setdefault((begun.server.name, workload.name), []).append(figures)
+        print(f"  {workload.name}: {_text(figures)}", flush=True)
+
+    def _ask_both(self, base: Begun, begun: Begun, workload: Workload) -> None:
+        """Load both in turns, in the order A B B A, so that neither gains by coming first."""
+        label = f"{begun.server.name}: {workload.name}"
+        if label in self.absent:
+            return
+        try:
+            beside = workload.base_connections or workload.connections
+            first = self._side(base, workload, beside, "requests-base.bin")
+            second = self._side(begun, workload, workload.connections, "requests.bin")
+            for side in (first, second):
+                _load(side, WARM_S)
+            pairs = [_pair(first, second, is_turned=turn % 2 == 1) for turn in range(TURNS)]
+        except FAILS as why:
+            self._leave_out(label, why)
+            return
+        key = (begun.server.name, workload.name)
+        self.pairs.setdefault(key, []).extend(pairs)
+        self.figures.setdefault(key, []).append(medians([pair.server for pair in pairs]))
+        print(f"  {workload.name}: {_text(self.figures[key][-1])}\n    by the base: {_ratios(pairs)}", flush=True)
+
+    def _side(self, begun: Begun, workload: Workload, connections: int, name: str) -> Side:
+        """Write what it is asked to a file of that name, after a look at its answers. Raises NotAvailable."""
+        form = workload.form or begun.form
+        made = self._requests(begun.server, begun.up, form, workload.rows)
+        if begun.server.name != "bare HTTP":
+            self._check(begun.server, begun.up, made, form, workload.rows)
+        file = self._trained.directory / name
+        write_requests(file, made)
+        return Side(begun=begun, file=file, connections=connections)
 
     def _requests(self, server: Server, up: Up, form: str, rows: int) -> list[bytes]:
         path, kind = server.places[form]
@@ -135,16 +232,51 @@ class Turns:
         if missing := set(server.states) - set(answered):
             raise NotAvailable(f"no answer came from {', '.join(missing)}")
 
-    def _measured(self, server: Server, up: Up, file: Path, workload: Workload) -> Figures:
-        workers = {each.pid for each in up.workers()}
-        before = cpu_s(up)
-        seconds = self.seconds * (SLOW if server.is_slow else 1)
-        load = drive(up.url, file, workload.connections, seconds)
-        after = cpu_s(up)
-        if load.failed or not load.requests:
-            raise NotAvailable(f"{load.failed} of {load.requests} requests were not answered with 2xx")
-        spent = {pid: seconds - before.get(pid, 0.0) for pid, seconds in after.items()}
-        return _figures(load, sum(spent.values()), sum(spent.get(pid, 0.0) for pid in workers), up)
+
+def _load(side: Side, seconds: float) -> Load:
+    return drive(side.begun.up.url, side.file, side.connections, seconds)
+
+
+def _measured(side: Side, seconds: float) -> Figures:
+    up = side.begun.up
+    workers = {each.pid for each in up.workers()}
+    before = cpu_s(up)
+    load = _load(side, seconds)
+    spent = _spent_s(before, up)
+    if load.failed or not load.requests:
+        raise NotAvailable(f"{load.failed} of {load.requests} requests to {side.begun.server.name} got no 2xx")
+    return _figures(load, sum(spent.values()), sum(spent.get(pid, 0.0) for pid in workers), up)
+
+
+def _pair(base: Side, side: Side, *, is_turned: bool) -> Pair:
+    """Load one after the other, the base first unless `is_turned`."""
+    found, waiting_s, began_s = {}, 0.0, time.perf_counter()
+    for loaded, other in ((side, base), (base, side)) if is_turned else ((base, side), (side, base)):
+        before = cpu_s(other.begun.up)
+        found[loaded.begun.server.name] = _measured(loaded, TURN_S)
+        waiting_s += sum(_spent_s(before, other.begun.up).values())
+    waiting = waiting_s / (time.perf_counter() - began_s)
+    return Pair(server=found[side.begun.server.name], base=found[base.begun.server.name], waiting=waiting)
+
+
+def _spent_s(before: Mapping[int, float], up: Up) -> dict[int, float]:
+    """Processor seconds since then, by process."""
+    return {pid: seconds - before.get(pid, 0.0) for pid, seconds in cpu_s(up).items()}
+
+
+def _text(figures: Figures) -> str:
+    return (
+        f"{figures['requests_per_s']:,.0f}/s  p50/p99 {figures['p50_ms']:.2f}/{figures['p99_ms']:.2f} ms  "
+        f"CPU {figures['worker_cpu_us']:.1f} of {figures['cpu_us']:.1f} us  RSS {figures['rss_mb']:.0f} MB"
+    )
+
+
+def _ratios(pairs: Sequence[Pair]) -> str:
+    said = []
+    for figure in ("requests_per_s", "worker_cpu_us"):
+        values = [pair.ratio(figure) for pair in pairs]
+        said.append(f"{figure} {statistics.median(values):.3f} ({min(values):.3f} to {max(values):.3f})")
+    return "  ".join([*said, f"waiting {max(pair.waiting for pair in pairs):.1%} of a core"])
 
 
 def _said(why: Exception) -> str:

@@ -11,10 +11,10 @@ import msgspec
 
 from parts.figures import machine
 from parts.load import generator
-from parts.turns import Figures, Turns
+from parts.turns import TURN_S, TURNS, Figures, Pairs, Turns, medians
 
 OURS = "Holdfast"
-AT_16, AT_64 = "1 row, 16 connections", "1 row, 64 connections"
+AT_16, AT_64, AT_128 = "1 row, 16 connections", "1 row, 64 connections", "1 row, 128 connections"
 MANY = "32 rows, 16 connections"
 BINARY, BINARY_64, BINARY_MANY = (
     "1 row binary, 16 connections",
@@ -34,7 +34,10 @@ _TABLE = re.compile(r"(<!-- measured: serving -->\n)(.*?)(<!-- end measured -->)
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing wanted, and what was measured: the median over repeats with the least and the most."""
+    """One thing wanted, and what was measured: the median with the least and the most.
+
+    Over repeats; of Holdfast's variants over all pairs of loads, which were made side by side.
+    """
 
     what: str
     measured: float
@@ -64,6 +67,9 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
 
     seconds: float
     repeats: int
+    pairs_a_repeat: int
+    pair_seconds: float
+    """How long each of the two loads of a pair lasts."""
     load: str
     machine: Mapping[str, Any]
     versions: Mapping[str, str]
@@ -72,6 +78,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     figures: list[dict[str, Any]]
     starts: Mapping[str, float]
     floor: Mapping[str, float]
+    pairs: list[dict[str, Any]]
+    """Of each of Holdfast's variants by the base beside it, every ratio."""
     claims: list[Claim]
     absent: Mapping[str, str]
 
@@ -91,11 +99,13 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
 def summary(turns: Turns, *, versions: Mapping[str, str]) -> Summary:
     """Medians and ratios of what was measured."""
     figures = [
-        {"server": server, "workload": workload, **_medians(found)}
+        {"server": server, "workload": workload, **medians(found)}
         for (server, workload), found in turns.figures.items()
     ]
     return Summary(
         seconds=turns.seconds,
+        pairs_a_repeat=TURNS,
+        pair_seconds=TURN_S,
         repeats=max((len(found) for found in turns.figures.values()), default=0),
         load=generator(),
         machine=machine(),
@@ -104,14 +114,15 @@ def summary(turns: Turns, *, versions: Mapping[str, str]) -> Summary:
         ours=turns.ours,
         figures=figures,
         starts={server: statistics.median(found) for server, found in turns.starts.items()},
-        floor=_medians(turns.floor) if turns.floor else {},
+        floor=medians(turns.floor) if turns.floor else {},
+        pairs=[
+            {"server": server, "workload": workload}
+            | {figure: [pair.ratio(figure) for pair in found] for figure in ("requests_per_s", "worker_cpu_us")}
+            for (server, workload), found in turns.pairs.items()
+        ],
         claims=list(_claims(turns)),
         absent=turns.absent,
     )
-
-
-def _medians(found: list[Figures]) -> Figures:
-    return {name: statistics.median(one[name] for one in found) for name in found[0]}
 
 
 def _claim(what: str, values: list[float], **more: Any) -> Iterator[Claim]:
@@ -124,7 +135,7 @@ def _claim(what: str, values: list[float], **more: Any) -> Iterator[Claim]:
 def _claims(turns: Turns) -> Iterator[Claim]:
     yield from _peers(turns)
     yield from _floors(turns)
-    yield from _variants(turns)
+    yield from of_variants(turns.pairs)
     ours = turns.figures.get((OURS, AT_16), [])
     yield from _claim("p99 at 16 connections", [one["p99_ms"] for one in ours], unit=" ms", wanted=1.5, at_most=True)
     yield from _claim("start to first answer", turns.starts.get(OURS, []), unit=" s", wanted=1.0, at_most=True)
@@ -178,35 +189,39 @@ def _with_parts(turns: Turns, server: str, workload: str, figure: str) -> list[t
     return [(one[figure], parts) for one, parts in zip(found, turns.floor, strict=False)]
 
 
-def _variants(turns: Turns) -> Iterator[Claim]:
-    onnx = f"{OURS}, on ONNX Runtime"
+def of_variants(pairs: Pairs) -> Iterator[Claim]:
+    """What each of Holdfast's variants costs or brings, by the pairs of loads made side by side with the base."""
+
+    def by_base(what: str, variant: str, workload: str, figure: str = "requests_per_s", **more: Any) -> Iterator[Claim]:
+        values = [pair.ratio(figure) for pair in pairs.get((f"{OURS}, {variant}", workload), [])]
+        return _claim(f"{what}, {workload}", values, **more)
+
+    def of_base(
+        what: str, variant: str, workload: str, figure: str = "requests_per_s", *, times: float = 1.0, **more: Any
+    ) -> Iterator[Claim]:
+        values = [times / pair.ratio(figure) for pair in pairs.get((f"{OURS}, {variant}", workload), [])]
+        return _claim(f"{what}, {workload}", values, **more)
+
+    same = "the same by the worker's processor time"
     for workload in (AT_16, AT_64, MANY):
-        values = _ratio(turns, OURS, onnx, workload)
-        yield from _claim(f"on the runtime chosen by on ONNX Runtime, {workload}", values, unit=" times")
-        values = _ratio(turns, onnx, OURS, workload, "worker_cpu_us")
-        yield from _claim(f"the same by the worker's processor time, {workload}", values, unit=" times")
-
-    def against(what: str, variant: str, workload: str, wanted: float, *, turned: bool = False, **more: Any) -> Any:
-        above, below = (OURS, f"{OURS}, {variant}") if turned else (f"{OURS}, {variant}", OURS)
-        values = _ratio(turns, above, below, workload, more.pop("figure", "requests_per_s"))
-        return _claim(f"{what}, {workload}", values, wanted=wanted, **more)
-
+        yield from of_base("on the runtime chosen by on ONNX Runtime", "on ONNX Runtime", workload, unit=" times")
+        yield from by_base(same, "on ONNX Runtime", workload, "worker_cpu_us", unit=" times")
     for workload in (AT_16, AT_64):
-        yield from against("requests a second by those without recording", "record none", workload, 0.85, turned=True)
-        values = _ratio(turns, f"{OURS}, record none", OURS, workload, "worker_cpu_us")
-        yield from _claim(f"the same by the worker's processor time, {workload}", values)
-        p99 = {"figure": "p99_ms", "at_most": True, "turned": True}
-        yield from against("p99 by that without recording", "record none", workload, 1.5, **p99)
-    yield from against("`disk` by `process`", "record disk", AT_64, 0.5)
-    for workload in (AT_16, AT_64):
-        values = [2 / ratio for ratio in _ratio(turns, f"{OURS}, 2 workers", OURS, workload, "worker_cpu_us")]
-        yield from _claim(f"two workers by one, as processor time allows, {workload}", values, wanted=1.6)
-        yield from _claim(f"two workers by one, {workload}", _ratio(turns, f"{OURS}, 2 workers", OURS, workload))
+        yield from of_base("requests a second by those without recording", "record none", workload, wanted=0.85)
+        yield from by_base(same, "record none", workload, "worker_cpu_us")
+        yield from of_base("p99 by that without recording", "record none", workload, "p99_ms", wanted=1.5, at_most=True)
+    yield from by_base("`disk` by `process`", "record disk", AT_64, wanted=0.5)
+    allows = "two workers by one, as processor time allows"
+    for what, workload in ((allows, AT_64), (f"{allows}, as many connections for each worker", AT_128)):
+        yield from of_base(what, "2 workers", workload, "worker_cpu_us", times=2.0, wanted=1.6)
+    yield from by_base("two workers by one", "2 workers", AT_64)
     for variant, wanted in (("canary 10 %", 0.95), ("shadow", 0.97)):
         for workload in (AT_16, AT_64):
-            yield from against(f"with {variant} by without", variant, workload, wanted)
-            values = _ratio(turns, OURS, f"{OURS}, {variant}", workload, "worker_cpu_us")
-            yield from _claim(f"with {variant} by without, by the worker's processor time, {workload}", values)
+            what = f"with {variant} by without"
+            yield from by_base(what, variant, workload, wanted=wanted)
+            yield from of_base(f"{what}, by the worker's processor time", variant, workload, "worker_cpu_us")
+    waiting = [pair.waiting for found in pairs.values() for pair in found]
+    yield from _claim("share of a core that the one of two takes which waits", waiting, wanted=0.05, at_most=True)
 
 
 def write_table(page: Path, found: Summary) -> None:
@@ -222,7 +237,8 @@ def _tables(found: Summary) -> Iterator[str]:
     by = {(one["server"], one["workload"]): one for one in found.figures}
     yield (
         f"{found.load}; {found.machine['cores']} cores; median of {found.repeats} runs of {found.seconds:g} s. "
-        f"Holdfast serves the model with its runtime `{found.ours['runtime']}`."
+        f"Holdfast serves the model with its runtime `{found.ours['runtime']}`. Of its variants each run is "
+        f"{found.pairs_a_repeat} loads of {found.pair_seconds:g} s, in turn with as many of a Holdfast beside it."
     )
     head = [
         "server",
@@ -262,7 +278,7 @@ def _tables(found: Summary) -> Iterator[str]:
         ]
         for claim in found.claims
     ]
-    yield _markdown(["what", "median", "repeats", "wanted", "met"], wanted)
+    yield _markdown(["what", "median", "least to most", "wanted", "met"], wanted)
     if found.absent:
         yield "\n".join(f"- Not available: {what}: {why}" for what, why in found.absent.items())
 
