@@ -73,7 +73,7 @@ def test_a_release_takes_no_less_than_its_steps_and_labels_do(a_spec):
 
 def test_a_release_that_a_goal_decides_is_not_planned_by_another_test(a_spec):
     decide = Decide(loss="brier", margin=0.02, goal="label", prefer="lower")
-    with pytest.raises(DataError, match="labels of split traffic; a plan for that is not made yet"):
+    with pytest.raises(DataError, match="by a goal, the labels of split traffic, and not by a loss"):
         forecast(a_spec(steps=STEPS, decide=decide), paired(20), "test")
 
 

@@ -113,6 +113,25 @@ def test_a_stored_state_goes_on_where_it_stood_and_no_day_is_lost(days):
     assert found.days + waiting == len(days)
 
 
+@given(st.lists(st.lists(st.tuples(st.integers(20, 90), st.integers(0, 9)), min_size=3, max_size=3), max_size=30))
+def test_experiments_side_by_side_are_folded_as_each_by_itself(days):
+    goal, alone = GoalDifference(), [(), (), ()]
+    together = goal.start_streams(3)
+    for day in days:
+        rows, events = (np.array(each) for each in zip(*day, strict=True))
+        sizes = {"control_rows": 200, "treatment_rows": rows, "rare_rows": events + 4}
+        together = goal.fold_streams(together, 0.02, events / rows, **sizes)
+        for at, state in enumerate(alone):
+            own = {"control_rows": 200, "treatment_rows": int(rows[at]), "rare_rows": int(events[at] + 4)}
+            alone[at] = goal.fold(state, 0.02, events[at] / rows[at], **own)
+    low, high = goal.bounds_of(together)
+    for at, state in enumerate(alone):
+        assert together[at, : len(state)].tolist() == list(state or together[at, :0])
+        assert not together[at, len(state) :].any()
+        found = goal.judge(state)
+        assert (found.low, found.high) == (low[at], high[at])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("rates", "rows", "margin"),

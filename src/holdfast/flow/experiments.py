@@ -7,7 +7,7 @@ those whom the live version did, as in any A/B experiment.
 
 from collections.abc import Callable, Sequence
 from datetime import date
-from typing import Literal
+from typing import Literal, TypeVar
 
 import polars as pl
 from msgspec.structs import replace
@@ -16,9 +16,10 @@ from holdfast.core.evidence import Block
 from holdfast.core.records import Comparison, Release
 from holdfast.core.spec import ReleasePlan
 from holdfast.stats.confidence import StudentMixture
-from holdfast.stats.experiments import GoalDifference, SplitCheck
+from holdfast.stats.experiments import FloatArray, GoalDifference, SplitCheck
 
 Outcome = Literal["not worse", "worse", "undecided", "mismatch"]
+Ends = TypeVar("Ends", float, FloatArray)
 
 UNIT = pl.coalesce("unit", "key", "request_id")
 """What sticks to one version."""
@@ -29,7 +30,7 @@ def fold_goal(past: Comparison, labelled: pl.DataFrame, release: Release, plan: 
     labelled = _split_only(labelled, release)
     arms = [labelled.filter(pl.col("version") == version)["label"] for version in (release.against, release.version)]
     control, candidate = ((arm.mean() if len(arm) else float("nan")) for arm in arms)
-    goal = _goal(plan).fold(
+    goal = goal_of(plan).fold(
         past.goal,
         _number(control),
         _number(candidate),
@@ -89,27 +90,33 @@ def judge_goal(release: Release, plan: ReleasePlan) -> Outcome:
     share = canary_share(release, plan)
     if share and past.split and _split(share).judge(past.split).says == "mismatch":
         return "mismatch"
-    found = _goal(plan).judge(past.goal)
+    found = goal_of(plan).judge(past.goal)
     if found.says == "unknown":
         return "undecided"
-    worst, best = (found.high, found.low) if decide.prefer == "lower" else (-found.low, -found.high)
+    best, worst = harm(found.low, found.high, plan)
     if best > 0:
         return "worse"
     return "not worse" if worst <= decide.margin else "undecided"
 
 
+def harm(low: Ends, high: Ends, plan: ReleasePlan) -> tuple[Ends, Ends]:
+    """How much worse the candidate is, at least and at most, from an interval for candidate less live version."""
+    return (low, high) if plan.decide.prefer == "lower" else (-high, -low)
+
+
+def goal_of(plan: ReleasePlan) -> GoalDifference:
+    """The test that decides."""
+    return GoalDifference(sequence=StudentMixture(alpha=1 - plan.decide.confidence))
+
+
 def goal_text(release: Release, plan: ReleasePlan) -> str:
     """The arms and their split in one line."""
     past, decide = release.comparison, plan.decide
-    found = _goal(plan).judge(past.goal)
+    found = goal_of(plan).judge(past.goal)
     said = f"mean label of the candidate's answers less the live version's, {decide.prefer} is better: {found.why}"
     share = canary_share(release, plan)
     split = f"; split: {_split(share).judge(past.split).why}" if past.split and share else ""
     return f"{said}; margin {decide.margin:g}{split}"
-
-
-def _goal(plan: ReleasePlan) -> GoalDifference:
-    return GoalDifference(sequence=StudentMixture(alpha=1 - plan.decide.confidence))
 
 
 def _split(share: float) -> SplitCheck:

@@ -109,9 +109,8 @@ def refuse_goal(spec: SystemSpec) -> None:
     """Raises DataError where a goal decides: what two versions lost on the same rows says nothing of that."""
     if spec.release.decide.goal is not None:
         raise DataError(
-            f"releases of '{spec.system}' are decided by a goal: the labels of split traffic; a plan for that is not "
-            "made yet. Plan by the loss: remove decide.goal and decide.prefer, or read how long such releases took "
-            "in `holdfast releases`"
+            f"releases of '{spec.system}' are decided by a goal, the labels of split traffic, and not by a loss: "
+            "`holdfast release plan` plans them by that"
         )
 
 

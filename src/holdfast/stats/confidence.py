@@ -224,7 +224,7 @@ class StudentMixture:
         return np.stack([n + 1, moved, squares + (at - mean) * (at - moved)], axis=-1)
 
     def interval(self, state: State) -> Bounds:
-        """Around the plain mean; infinite for the first few blocks, three to five at usual levels."""
+        """Around the plain mean; infinite for the first few blocks, six at 0.95."""
         n, mean, squares = np.moveaxis(_given(state, self.start()), -1, 0)
         blocks = np.maximum(n, 1.0)
         grown = 1 + blocks * _tuning(self.alpha) / self.tuned

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import gammaln
 
-from holdfast.stats.confidence import ConfidenceSequence, StudentMixture
+from holdfast.stats.confidence import Bounds, ConfidenceSequence, StudentMixture
 
 FloatArray = npt.NDArray[np.float64]
 State = Sequence[float]
@@ -24,6 +24,9 @@ Match = Literal["as planned", "mismatch", "unknown"]
 STRENGTHS = (10.0, 300.0)
 """How near the plan deviations are expected, in units of the prior: 300 looks for one of a few percentage points,
 10 for an arm that hardly gets any. The evidence is the average of both."""
+_BEHIND = 5
+"""Floats behind those of the sequence: days that were put with others; of the group that waits its days, weight,
+difference and rare rows."""
 
 
 @dataclass(frozen=True)
@@ -92,25 +95,76 @@ class GoalDifference:
         are not rare, takes the day by itself. Raises ValueError where means of a day that counts are NaN, or where
         their difference leaves the bounds of the sequence.
         """
-        left_out, groups, mean, *rest = tuple(state) or (0.0, 0.0, 0.0, *self.sequence.start().tolist())
-        folded, waiting = rest[: self._folded], rest[self._folded :]
-        smaller = min(control_rows, treatment_rows)
-        if smaller < self.least_rows:
-            return (left_out + 1, groups, mean, *rest)
-        if not math.isfinite(treatment - control):
+        before = self.start_streams(1)
+        before[0, : len(state)] = state
+        folded = self.fold_streams(
+            before, control, treatment, control_rows=control_rows, treatment_rows=treatment_rows, rare_rows=rare_rows
+        )
+        after: list[float] = folded[0].tolist()
+        merged, waiting = after[-_BEHIND : 2 - _BEHIND]
+        return tuple(after if merged or waiting else after[:-_BEHIND])
+
+    def start_streams(self, streams: int) -> FloatArray:
+        """States of so many experiments before their first day, (streams, floats); `fold_streams` folds on."""
+        return np.tile([0.0, 0.0, 0.0, *self.sequence.start(), *[0.0] * _BEHIND], (streams, 1))
+
+    def fold_streams(
+        self,
+        states: FloatArray,
+        control: npt.ArrayLike,
+        treatment: npt.ArrayLike,
+        *,
+        control_rows: npt.ArrayLike,
+        treatment_rows: npt.ArrayLike,
+        rare_rows: npt.ArrayLike | None = None,
+    ) -> FloatArray:
+        """What `fold` does, for many experiments side by side: a day of each, as numbers or arrays (streams,).
+
+        >>> goal = GoalDifference()
+        >>> states = goal.start_streams(3)
+        >>> for control in [0.10, 0.12, 0.11, 0.13, 0.12, 0.10, 0.11, 0.12]:
+        ...     treatment = np.array([1.3, 1.0, 0.7]) * control
+        ...     states = goal.fold_streams(states, control, treatment, control_rows=900, treatment_rows=100)
+        >>> goal.bounds_of(states)[0].round(3).tolist()
+        [0.027, 0.0, -0.041]
+        """
+        after, shape = states.copy(), len(states)
+        smaller = np.broadcast_to(np.minimum(control_rows, treatment_rows), shape)
+        rows = np.broadcast_to(np.add(control_rows, treatment_rows), shape)
+        apart = np.broadcast_to(np.subtract(treatment, control), shape)
+        counts = smaller >= self.least_rows
+        after[~counts, 0] += 1
+        smaller, rows, apart = smaller[counts], rows[counts], apart[counts]
+        if not np.isfinite(apart).all():
             raise ValueError("a goal that is NaN or infinite was not measured: leave the day out")
-        merged, days, weight, difference, rare = waiting or (0.0, 0.0, 0.0, 0.0, 0.0)
-        rows = control_rows + treatment_rows
-        days, gain = days + 1, smaller / rows * (rows - smaller)
-        weight += gain
-        difference += (treatment - control - difference) * gain / weight
-        rare += self.least_rare if rare_rows is None else rare_rows * smaller / rows
-        if rare < self.least_rare:
-            return (left_out, groups, mean, *folded, merged, days, weight, difference, rare)
-        after = self.sequence.fold(folded, difference).tolist()
-        merged += days - 1
-        behind = (merged, 0.0, 0.0, 0.0, 0.0) if merged else ()
-        return (left_out, groups + 1, mean + (difference - mean) / (groups + 1), *after, *behind)
+        days, weight, difference, rare = after[counts, 1 - _BEHIND :].T
+        gain = smaller / rows * (rows - smaller)
+        weight = weight + gain
+        difference = difference + (apart - difference) * gain / weight
+        if rare_rows is None:
+            rare = rare + self.least_rare
+        else:
+            rare = rare + np.broadcast_to(rare_rows, shape)[counts] * smaller / rows
+        after[counts, 1 - _BEHIND :] = np.stack([days + 1, weight, difference, rare], axis=-1)
+        complete = counts & (after[:, -1] >= self.least_rare)
+        if complete.any():
+            after[complete] = self._with_group(after[complete])
+        return after
+
+    def bounds_of(self, states: FloatArray) -> Bounds:
+        """Lower and upper end of what is known of each experiment, (...) and (...); states (..., floats)."""
+        return self.sequence.interval(states[..., 3:-_BEHIND])
+
+    def _with_group(self, states: FloatArray) -> FloatArray:
+        """States (streams, floats) whose waiting days have become one observation."""
+        after = states.copy()
+        days, difference = states[:, 1 - _BEHIND], states[:, 3 - _BEHIND]
+        after[:, 1] += 1
+        after[:, 2] += (difference - after[:, 2]) / after[:, 1]
+        after[:, 3:-_BEHIND] = self.sequence.fold(states[:, 3:-_BEHIND], difference)
+        after[:, -_BEHIND] += days - 1
+        after[:, 1 - _BEHIND :] = 0.0
+        return after
 
     def judge(self, state: State, *, margin: float = 0.0) -> Difference:
         """What is known after the days folded so far; within +-`margin`, where above 0, arms count as equal.
