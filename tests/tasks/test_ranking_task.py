@@ -83,6 +83,7 @@ small_lists = st.integers(2, 5).flatmap(
 )
 
 
+@pytest.mark.slow
 @given(lists=st.lists(small_lists, min_size=1, max_size=3), name=st.sampled_from(TASK.losses))
 def test_no_relevance_takes_a_difference_beyond_its_bounds(lists: list[tuple[list[int], list[int]]], name: str) -> None:
     of = np.repeat(np.arange(len(lists), dtype=float), [len(one) for one, _ in lists])

@@ -151,7 +151,7 @@ def draft(
     frames = {name: tables[origin].frame for name, (_, origin) in feeds.items()}
     attributes = [*rows.features, *rows.earlier_times(found, truth_at=own_truth_at)]
     own = [column for column in attributes if column not in (key, unit, *RESERVED)]
-    for column in sorted(RESERVED.intersection(attributes) - {key, label_column}):
+    for column in sorted(RESERVED.intersection(attributes) - {key, label_column, lists}):
         found.note(f"{column} is no feature: Holdfast uses that name itself; rename it in the feed to use it")
     own += [unit] if unit and unit not in RESERVED and lists is None else []
     columns = describe(data, frames, own, label_column, found)

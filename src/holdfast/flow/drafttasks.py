@@ -104,7 +104,8 @@ def _ranking(column: str, relevance: pl.Series) -> Task:
         raise DataError(f"label '{column}' does not vary; nothing can be ordered by it")
     if (relevance < 0).any():
         raise DataError(f"label '{column}' is below 0 in some rows; relevance is 0 (not relevant) or more")
-    return Task(name=RANKING, metric="ndcg_10", loss="ndcg_10_loss", margin=0.01)
+    # A loss, since what a version promises, and what a day may not exceed, is known of losses only.
+    return Task(name=RANKING, metric="ndcg_10_loss", loss="ndcg_10_loss", margin=0.01)
 
 
 def _margin(values: pl.Series) -> float:

@@ -152,12 +152,13 @@ def _listwise(targets: Sequence[FloatArray]) -> dict[str, Any]:
             "column whose values stand for one list each"
         )
     relevance = np.concatenate([labels_of(y) for y in targets])
-    most = float(relevance.max(initial=0.0))
-    if most > MOST_RELEVANT or (relevance != np.floor(relevance)).any():
+    wrong = relevance[(relevance < 0) | (relevance > MOST_RELEVANT) | (relevance != np.floor(relevance))]
+    if wrong.size:
         raise HoldfastError(
-            f"trainer lightgbm orders lists by relevance in whole numbers from 0 to {MOST_RELEVANT}, and the label has "
-            f"others (the largest is {most:g}); grade it in its feed, for example 0, 1, 2, 3"
+            f"trainer lightgbm orders lists by relevance in whole numbers from 0 to {MOST_RELEVANT:,}, and the label "
+            f"is {wrong[0]:g} in one row or more; grade it in its feed, for example 0, 1, 2, 3"
         )
+    most = float(relevance.max(initial=0.0))
     gains = list(range(max(2, int(most) + 1)))
     return {"label_gain": gains, "eval_at": [PLACES], "lambdarank_truncation_level": TRUNCATED}
 
