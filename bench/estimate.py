@@ -8,8 +8,6 @@ of a calibration and the intervals of all chunks. `given_up` counts the splits i
 """
 
 import json
-import os
-import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,9 +23,9 @@ from holdfast.stats.calibration import FITS, choose_calibration
 from holdfast.stats.estimate import count, estimate, noise, past_errors
 from holdfast.stats.trust import Matured, trusted
 from parts.estimatecases import BLOCKS, Case, FloatArray, cases
-from parts.figures import machine, options, report
+from parts.figures import options
 from parts.flights import NotAvailable
-from parts.peers import ENVIRONMENTS, HERE, install
+from parts.nannyml import asked, tell
 from parts.splitrule import calibrated_when_it_helps
 
 BINARY = ("accuracy", "precision", "recall", "specificity", "f1", "roc_auc", "average_precision")
@@ -214,11 +212,6 @@ def speed_case() -> Case:
 
 def asked_of_nannyml(every: Sequence[Case]) -> Peer:
     """NannyML's figures by case; empty, and why, where it cannot be installed."""
-    try:
-        install("nannyml")
-    except NotAvailable as why:
-        print(f"without NannyML: {why}")
-        return {}
     with TemporaryDirectory() as name:
         place = Path(name)
         for i, case in enumerate(every):
@@ -233,17 +226,11 @@ def asked_of_nannyml(every: Sequence[Case]) -> Peer:
             (place / f"{i:03d}.json").write_text(json.dumps(about))
             case.reference.write_parquet(place / f"{i:03d}.reference.parquet")
             case.later.write_parquet(place / f"{i:03d}.later.parquet")
-        python = ENVIRONMENTS / "nannyml" / "bin" / "python"
-        done = subprocess.run(
-            [str(python), str(HERE / "estimate_nannyml.py"), name],
-            capture_output=True,
-            text=True,
-            check=False,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "NML_DISABLE_USAGE_LOGGING": "1"},
-        )
-    if done.returncode:
-        print(done.stderr[-2000:])
-    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+        try:
+            found = asked("estimate_nannyml.py", place)
+        except NotAvailable as why:
+            print(f"without NannyML: {why}")
+            return {}
     return {one["case"]: one for one in found}
 
 
@@ -311,14 +298,7 @@ def main() -> None:
         "coverage": coverage(together(rows)),
         "parity": [parity(one, peer[one.key]) for one in [*shipped, fast] if one.key in peer],
     }
-    for name, shown in figures.items():
-        print(f"\n{name}")
-        report("estimate", shown, None)
-    if given.json:
-        given.json.parent.mkdir(parents=True, exist_ok=True)
-        about = {"benchmark": "estimate", "machine": machine(), "figures": figures}
-        given.json.write_text(json.dumps(about, indent=2) + "\n")
-        print(f"written: {given.json}")
+    tell("estimate", figures, given.json)
 
 
 if __name__ == "__main__":

@@ -7,9 +7,6 @@ truth lies in the 95 % interval. In the second half of the set the concept chang
 Processor time is that of fit and estimate.
 """
 
-import json
-import os
-import subprocess
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,9 +25,9 @@ from holdfast.stats.estimateclasses import (
     one_hot,
     past_class_errors,
 )
-from parts.figures import machine, options, report
+from parts.figures import options
 from parts.flights import NotAvailable
-from parts.peers import ENVIRONMENTS, HERE, install
+from parts.nannyml import asked, tell
 from parts.splitrule import FloatArray, calibrated_when_it_helps
 
 NAMES = {
@@ -46,25 +43,13 @@ BLOCK = 1000
 
 
 def asked_of_nannyml() -> tuple[dict[str, Any], pl.DataFrame, pl.DataFrame]:
-    """NannyML's figures, and the two halves of its set. Raises NotAvailable where it cannot be installed."""
-    install("nannyml")
+    """NannyML's figures, and the two halves of its set. Raises NotAvailable where there are none."""
     with TemporaryDirectory() as name:
-        done = subprocess.run(
-            [
-                str(ENVIRONMENTS / "nannyml" / "bin" / "python"),
-                str(HERE / "estimate_classes_nannyml.py"),
-                name,
-            ],
-            capture_output=True,
-            text=True,
-            check=False,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "NML_DISABLE_USAGE_LOGGING": "1"},
-        )
-        if done.returncode:
-            raise NotAvailable(done.stderr[-2000:])
-        [line] = [line for line in done.stdout.splitlines() if line.startswith("{")]
+        found = asked("estimate_classes_nannyml.py", Path(name))
+        if not found:
+            raise NotAvailable("it gave no figures")
         reference, later = (pl.read_parquet(Path(name) / f"{half}.parquet") for half in ("reference", "later"))
-    return json.loads(line), reference, later
+    return found[0], reference, later
 
 
 def columns(rows: pl.DataFrame, classes: list[str]) -> tuple[FloatArray, FloatArray, Any]:
@@ -154,14 +139,7 @@ def main() -> None:
         print(f"without NannyML there is nothing to compare with: {why}")
         return
     figures = {"parity": [parity(theirs, reference, later)], "estimates": errors(theirs, reference, later)}
-    for name, shown in figures.items():
-        print(f"\n{name}")
-        report("estimateclasses", shown, None)
-    if given.json:
-        given.json.parent.mkdir(parents=True, exist_ok=True)
-        about = {"benchmark": "estimateclasses", "machine": machine(), "figures": figures}
-        given.json.write_text(json.dumps(about, indent=2) + "\n")
-        print(f"written: {given.json}")
+    tell("estimateclasses", figures, given.json)
 
 
 if __name__ == "__main__":

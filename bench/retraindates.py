@@ -3,7 +3,7 @@
 A candidate is trained each week by the real training, and scored on all days. With these, a year is played many times
 in a simplified loop: each training takes the newest candidate; the gate compares it with live on the hold-out; the
 release test decides on the days that follow, one release at a time. What is left out: monitors (alarms come at random
-days), the other gates, and serving. One core, some 10 minutes; `--thin 3` keeps every third flight.
+days), the other gates, and serving. One core, some 5 minutes; `--thin 3` keeps every third flight.
 """
 
 import os
@@ -11,6 +11,7 @@ import os
 os.environ.setdefault("POLARS_MAX_THREADS", "1")
 
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -27,6 +28,7 @@ from holdfast.core.protocols import Task
 from holdfast.core.spec import SystemSpec
 from holdfast.flow.datasets import as_known, write_parquet
 from holdfast.flow.days import day_expr
+from holdfast.flow.followups import MOST
 from holdfast.flow.training import ARTIFACT, TrainingRequest, train
 from holdfast.security.artifacts import open_model
 from holdfast.stats import sequential
@@ -43,6 +45,15 @@ EVERY, STARTS, DRAWS = 30, 15, 40
 """Days between scheduled trainings; on how many days the schedule begins; how many times alarms are drawn."""
 GAPS = (45, 90)
 """Mean days between alarms."""
+RULES: dict[str, dict[str, bool]] = {
+    "once": {"until_answered": False},
+    "once more on its days": {"until_answered": True, "closes": True},
+    "until answered": {"until_answered": True},
+}
+"""How an alarm is trained for: `flow.followups` does the second for incidents that closed by themselves, the third for
+those that stay open."""
+ENDS = ("live", "worse", "expired", "refused")
+"""How trainings end that were not made in vain: as releases, or refused by the gate."""
 AGES = (3, 4, 6, 8)
 """Weeks by which live is older than the candidate that its hold-out is looked at with."""
 SEED = 20131
@@ -110,14 +121,15 @@ class Year:
 
 def held_out(year: Year) -> dict[str, Any]:
     """How far what a candidate shows on the hold-out, which chooses it, is from what it shows afterwards."""
-    found = []
+    found, spread = [], []
     for weeks in AGES:
         for live in range(len(year.trained) - weeks):
             candidate, day = live + weeks, year.trained[live + weeks]
             if day + WITHIN <= year.last:
                 d = year.paired(candidate, live)[0]
-                before, after = d[day - MATURE - HELD_OUT : day - MATURE].mean(), d[day : day + WITHIN - MATURE].mean()
-                found.append((year.passes(candidate, live, day), before, after))
+                before, after = d[day - MATURE - HELD_OUT : day - MATURE].mean(), d[day : day + WITHIN - MATURE]
+                found.append((year.passes(candidate, live, day), before, after.mean()))
+                spread.append(after.std())
     passed = [each for each in found if each[0]]
     refused = [each for each in found if not each[0]]
     return {
@@ -128,7 +140,9 @@ def held_out(year: Year) -> dict[str, Any]:
         "passed_on_holdout": float(np.mean([before for _, before, _ in passed])),
         "passed_after": float(np.mean([after for _, _, after in passed])),
         "refused_after": float(np.mean([after for _, _, after in refused])) if refused else None,
-        "worse_by_the_margin_after": sum(after > year.margin for _, _, after in found),
+        "spread_of_days": float(np.median(spread)),
+        "margin": year.margin,
+        "worse_by_the_margin_after": int(sum(after > year.margin for _, _, after in found)),
     }
 
 
@@ -143,40 +157,82 @@ def _answers(spec: SystemSpec, rows: pl.DataFrame, at: datetime, scored: pl.Data
         return model.predict(read_frame(model.signature, scored))
 
 
-def played(year: Year, asked: Sequence[int], *, until_answered: bool, within: int) -> dict[str, float]:
-    """One year with trainings asked for on some days. With `until_answered`, as `flow.followups` does: again until a
-    candidate that was fitted on the days up to it is released or refused; else once, lost while a release is open."""
-    live, path = 0, np.zeros(year.last, dtype=np.int64)
-    owed: list[int] = []
-    candidate, ended, free, trainings, releases = 0, "", 0, 0, 0
+class Followed:
+    """What alarms are owed, as `flow.followups` has it: trainings more, `MOST` at most, until a candidate that was
+    fitted on the days up to the alarm is released or refused. For an incident that closed by itself: one, on its days.
+    """
+
+    def __init__(self, *, closes: bool) -> None:
+        self._closes, self._most = closes, 1 if closes else MOST
+        self._more: dict[int, int] = {}
+        self._learnt = -1
+        self.is_undecided = False
+        """Whether what was trained last was neither released nor refused."""
+
+    def alarm(self, day: int) -> None:
+        """An incident opened."""
+        self._more[day] = 0
+
+    def decided(self, trained: int) -> None:
+        """The candidate of a day was released or refused."""
+        self._learnt, self.is_undecided = max(self._learnt, _fitted(trained)), False
+
+    def ask(self, trained: int) -> bool:
+        """Whether a training is owed that gives the candidate of a day; it counts as asked for."""
+        for alarm, more in reversed(self._more.items()):
+            if alarm <= self._learnt or more >= self._most:
+                continue
+            if _fitted(trained) >= alarm or (self.is_undecided and not self._closes):
+                del self._more[alarm]
+                self._more[alarm] = more + 1
+                return True
+        return False
+
+
+def _fitted(trained: int) -> int:
+    """Up to which day the candidate of a day is fitted."""
+    return trained - HELD_OUT - MATURE
+
+
+def played(
+    year: Year, asked: Sequence[int], *, until_answered: bool, within: int, closes: bool = False
+) -> dict[str, float]:
+    """One year with trainings asked for on some days: once, or with what `Followed` adds where `until_answered`.
+
+    What is trained while a release is open is not released. What is asked for once more waits for the end of the
+    release, and as long as a hold-out after it began.
+    """
+    live, path, followed = 0, np.zeros(year.last, dtype=np.int64), Followed(closes=closes)
+    candidate, ended, free, began, trainings = 0, "", 0, 0, 0
+    ends = Counter[str]()
     for day in range(year.first, year.last):
+        if ended and day >= free:
+            ends[ended] += 1
+            live = candidate if ended == "live" else live
+            if ended == "expired":
+                followed.is_undecided = True
+            else:
+                followed.decided(year.trained[candidate])
+            ended = ""
         path[day] = live
-        owed += [day] if day in asked else []
-        if day < free:
-            trainings += day in asked and not until_answered
+        newest = year.newest(day)
+        if day in asked:
+            followed.alarm(day)
+        elif not until_answered or ended or day - began < HELD_OUT or not followed.ask(year.trained[newest]):
             continue
-        again = ended == "expired"
-        if ended == "live":
-            live, path[day], releases = candidate, candidate, releases + 1
-        if ended in ("live", "worse"):
-            owed = _left(owed, year.trained[candidate])
-        ended = ""
-        may_follow = until_answered and owed and (again or len(_left(owed, year.trained[year.newest(day)])) < len(owed))
-        if day not in asked and not may_follow:
+        trainings += 1
+        if ended:
+            followed.is_undecided = True
             continue
-        candidate, trainings = year.newest(day), trainings + 1
+        candidate, began = newest, day
         if candidate == live or not year.passes(candidate, live, day):
-            owed = _left(owed, year.trained[candidate])
+            ends["refused"] += 1
+            followed.decided(year.trained[candidate])
         else:
             ended, free = year.released(candidate, live, day, within)
     span = range(year.first, year.last)
     loss = np.average([year.loss[path[day]][day] for day in span], weights=year.rows[year.first : year.last])
-    return {"loss": float(loss), "trainings": trainings, "released": releases}
-
-
-def _left(owed: Sequence[int], trained: int) -> list[int]:
-    """Alarms that a candidate trained on a day was not fitted up to."""
-    return [alarm for alarm in owed if alarm > trained - HELD_OUT - MATURE]
+    return {"loss": float(loss), "trainings": trainings, **{end: float(ends[end]) for end in ENDS}}
 
 
 def _alarms(year: Year, gap: int) -> Iterator[list[int]]:
@@ -189,21 +245,21 @@ def _alarms(year: Year, gap: int) -> Iterator[list[int]]:
 def figures(year: Year) -> Iterator[dict[str, Any]]:
     """A line per policy: the mean loss over all its dates, its range, and how often it is lower than without."""
     schedules = [list(range(year.first + 1 + 2 * n, year.last, EVERY)) for n in range(STARTS)]
-    policies: dict[str, tuple[list[list[int]], tuple[bool, ...]]] = {f"every {EVERY} days": (schedules, (False,))}
-    policies |= {f"alarms each {gap} days": (list(_alarms(year, gap)), (False, True)) for gap in GAPS}
+    policies: dict[str, tuple[list[list[int]], tuple[str, ...]]] = {f"every {EVERY} days": (schedules, ("once",))}
+    policies |= {f"alarms each {gap} days": (list(_alarms(year, gap)), tuple(RULES)) for gap in GAPS}
     never = played(year, [], until_answered=False, within=WITHIN)["loss"]
     yield {"data": year.name, "policy": "never", "mean": never, "low": never, "high": never}
     for policy, (dates, rules) in policies.items():
         first = None
         for rule in rules:
             for within in (WITHIN, LONGER):
-                runs = [played(year, asked, until_answered=rule, within=within) for asked in dates]
+                runs = [played(year, asked, within=within, **RULES[rule]) for asked in dates]
                 loss = np.array([run["loss"] for run in runs])
                 first = loss if first is None else first
                 yield {
                     "data": year.name,
                     "policy": policy,
-                    "asked": "until answered" if rule else "once",
+                    "asked": rule,
                     "within": within,
                     "mean": float(loss.mean()),
                     "low": float(loss.min()),
@@ -211,8 +267,7 @@ def figures(year: Year) -> Iterator[dict[str, Any]]:
                     "better_than_first": int((loss < first - 1e-9).sum()),
                     "worse_than_first": int((loss > first + 1e-9).sum()),
                     "of": len(dates),
-                    "trainings": float(np.mean([run["trainings"] for run in runs])),
-                    "released": float(np.mean([run["released"] for run in runs])),
+                    **{name: float(np.mean([run[name] for run in runs])) for name in ("trainings", *ENDS)},
                 }
 
 

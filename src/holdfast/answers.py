@@ -232,7 +232,7 @@ class Answers:
             memory["given_up_through"] = (now - elsewhere.WAIT).isoformat()
             memory["given_up"] = elsewhere.added(memory.get("given_up", {}), self._halves.take_given_up())
         whole = pl.concat([whole, joined], how="diagonal_relaxed") if joined.height else whole
-        return elsewhere.of_arrivals(whole, self._task.output) if whole.height else None
+        return elsewhere.of_arrivals(whole, self._task.output, self._task.classes) if whole.height else None
 
     def _remember(self, rows: pl.DataFrame, newest: datetime) -> None:
         """Know what was taken while it may be read again, which is for as long as reads overlap."""

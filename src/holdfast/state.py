@@ -176,6 +176,7 @@ class State:
             serve=spec.serve,
             key=spec.data.key,
             unit=spec.data.unit or "",
+            is_listwise=task.is_listwise,
             release=route.release,
             elsewhere=None if spec.predictions is None else _elsewhere(spec, spec.predictions, task.output),
         )

@@ -5,7 +5,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from retraindates import HELD_OUT, MATURE, WITHIN, Year, played
+from retraindates import HELD_OUT, MATURE, MOST, WITHIN, Year, played
 
 KNOWN = HELD_OUT + MATURE
 
@@ -33,8 +33,8 @@ class Known:
         return end, day + (within if end == "expired" else 10)
 
 
-def began(year: Known, asked: list[int], *, until_answered: bool) -> list[int]:
-    played(cast("Year", cast("Any", year)), asked, until_answered=until_answered, within=WITHIN)
+def began(year: Known, asked: list[int], *, until_answered: bool, closes: bool = False) -> list[int]:
+    played(cast("Year", cast("Any", year)), asked, until_answered=until_answered, within=WITHIN, closes=closes)
     return [day - asked[0] for day in year.began]
 
 
@@ -56,3 +56,19 @@ def test_an_alarm_while_a_release_is_open_is_lost_unless_it_must_be_answered() -
     assert began(Known("expired"), [48, 70], until_answered=False) == [0]
     # The candidate of day 76 was not fitted up to day 70; the one of day 90 was.
     assert began(Known("expired", "live", "live"), [48, 70], until_answered=True) == [0, WITHIN, 90 - 48]
+
+
+def test_what_stays_undecided_is_begun_again_as_often_as_the_product_does() -> None:
+    tries = began(Known(*["expired"] * (MOST + 2)), [48], until_answered=True)
+    assert tries == [WITHIN * n for n in range(MOST + 1)]
+
+
+def test_an_incident_that_closed_by_itself_is_trained_for_once_more_on_its_days() -> None:
+    assert began(Known("expired", "expired", "expired"), [48], until_answered=True, closes=True) == [0, WITHIN]
+    assert began(Known("live", "expired", "expired"), [48], until_answered=True, closes=True) == [0, KNOWN + 6]
+
+
+def test_a_training_made_while_a_release_is_open_is_counted_and_releases_nothing() -> None:
+    year = Known("expired", "live")
+    found = played(cast("Year", cast("Any", year)), [48, 70], until_answered=False, within=WITHIN)
+    assert (found["trainings"], found["live"], found["expired"], len(year.began)) == (2, 0, 1, 1)

@@ -7,6 +7,8 @@ import pytest
 from holdfast import opening
 from holdfast.cli.app import main
 from holdfast.cli.up import WEBHOOK, files_of, unheard
+from holdfast.core.routes import RoutedSystem, Routes, encode
+from holdfast.state import open_state
 
 
 @pytest.fixture
@@ -33,8 +35,31 @@ def test_the_file_of_the_folder_is_put_in_force_in_a_new_state(here: Path, capsy
 def test_systems_in_force_go_on_beside_a_file_that_is_not_named(here: Path) -> None:
     (here / "holdfast.yaml").write_text("system: orders")
     (here / ".holdfast").mkdir()
-    (here / ".holdfast" / "routes.json").write_text("{}")
+    served = {"orders": RoutedSystem(task="regression", output="value")}
+    (here / ".holdfast" / "routes.json").write_bytes(encode(Routes(generation=1, systems=served)))
     assert files_of([], here / ".holdfast") == ()
+
+
+@pytest.mark.parametrize("damaged", ["", "{}", "[]", '{"routes": null}', '{"routes": {"systems": {"orders": '])
+def test_damaged_routes_may_hold_systems(here: Path, damaged: str) -> None:
+    (here / "holdfast.yaml").write_text("system: orders")
+    (here / ".holdfast").mkdir()
+    (here / ".holdfast" / "routes.json").write_text(damaged)
+    assert files_of([], here / ".holdfast") == ()
+
+
+@pytest.mark.slow
+def test_the_file_of_the_folder_is_put_in_force_where_only_tokens_were_made(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    open_state(here / ".holdfast").close()  # as an `up` leaves it that was given no file
+    (here / "holdfast.yaml").write_text("system: orders")
+    monkeypatch.setattr("sys.argv", ["holdfast", "token", "new", "shop", "--state", ".holdfast"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert (ended.value.code or 0, capsys.readouterr().err) == (0, "")
+    assert (here / ".holdfast" / "routes.json").exists()
+    assert files_of([], here / ".holdfast") == (Path("holdfast.yaml"),)
 
 
 def test_files_that_are_named_are_taken_alone(here: Path) -> None:

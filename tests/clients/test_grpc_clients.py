@@ -12,6 +12,8 @@ import pytest
 from holdfast.serve.supervisor import listen
 from holdfast.wire.grpcmessages import INFERENCE
 
+from ..lines import next_line
+
 pytestmark = pytest.mark.slow
 
 HERE = Path(__file__).parent
@@ -23,7 +25,7 @@ def grpc_client(interpreter):
     with listen() as listening:
         argv = [sys.executable, str(HERE / "grpc_worker.py"), str(listening.fileno())]
         worker = subprocess.Popen(argv, pass_fds=[listening.fileno()], stdout=subprocess.PIPE, text=True)
-        assert worker.stdout.readline() == "ready\n"
+        assert next_line(worker, "the worker") == "ready\n"
 
         def run(name):
             environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from holdfast.core.signature import Column
 from holdfast.core.spec import Predictions, Stretch, SystemSpec
 from holdfast.core.specdump import document, dump_spec, settings
-from holdfast.core.specelsewhere import must_have_model
+from holdfast.core.specelsewhere import answer_columns, check_elsewhere, must_have_model, stated_signature
 from holdfast.core.specfile import parse_spec, spec_hash
 from holdfast.core.specschema import file_schema
 from holdfast.errors import SpecError, StateError
@@ -95,6 +96,35 @@ def test_a_reference_may_be_two_days() -> None:
 def test_what_cannot_take_effect_is_refused(old: str, new: str, said: str) -> None:
     assert FILE.count(old) == 1
     assert said in problems(FILE.replace(old, new))
+
+
+def of_classes(**data: Any) -> SystemSpec:
+    """The system of the file, with labels of three classes."""
+    spec = parse_spec(FILE)
+    assert spec.predictions is not None
+    label = replace(spec.data.label, classes=("late", "2", "never"))
+    predictions = replace(spec.predictions, task="multiclass")
+    return replace(spec, data=replace(spec.data, label=label, **data), predictions=predictions)
+
+
+def test_an_answer_of_classes_is_a_column_for_each_in_their_order() -> None:
+    spec = of_classes()
+    assert answer_columns("proba", spec) == ("proba.2", "proba.late", "proba.never")
+    assert stated_signature(spec, "probability").classes == ("2", "late", "never")
+    assert answer_columns("proba", parse_spec(FILE)) == ("proba",)
+    assert list(check_elsewhere(spec)) == []
+
+
+def test_a_column_that_holds_the_answer_of_a_class_is_no_input() -> None:
+    spec = parse_spec(FILE)
+    columns = {
+        **spec.data.columns,
+        "proba.late": Column(name="proba.late", type="number"),
+        "proba": spec.data.columns["amount"],
+    }
+    [(where, why)] = check_elsewhere(of_classes(columns=columns))
+    assert where == "predictions.score"
+    assert "'proba.late' is among the columns" in why
 
 
 def test_only_answers_and_labels_of_elsewhere_may_come_without_files() -> None:

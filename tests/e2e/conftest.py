@@ -20,6 +20,7 @@ from holdfast.places import CATALOG
 from holdfast.serve.supervisor import Patience
 from holdfast.state import State, open_state
 
+from ..lines import next_line
 from .deployments import Deployment, train_versions
 
 R = TypeVar("R", bound=Record)
@@ -58,11 +59,8 @@ class Running:
         with self.log.open("a") as log:
             self.process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=log, text=True)
         self.said = ""
-        assert self.process.stdout is not None
         while "stop with" not in self.said:
-            line = self.process.stdout.readline()
-            assert line, f"it ended: {self.process.wait()}\n{self.log.read_text()}"
-            self.said += line
+            self.said += next_line(self.process, "all that `up` says at its start", said=self.said, log=self.log)
         up = json.loads((state / "run" / "up.json").read_bytes())
         self.url, self.console = up["url"], up["console"]
         secrets = state / "secret-of-the-test"

@@ -30,6 +30,8 @@ from holdfast.serve.supervisor import Patience
 from holdfast.tasks.classification import Classification
 from holdfast.trainers.lightgbm import LightGBM
 
+from ..lines import next_line
+
 SUPERVISOR = Path(__file__).with_name("serving_supervisor.py")
 DEADLINE_S = 60.0
 SIGNATURE = Signature(
@@ -124,10 +126,7 @@ class Deployment:
             self.process = subprocess.Popen(
                 argv, stdout=subprocess.PIPE, stderr=log, text=True, env={**os.environ, **self._environment}
             )
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        assert line, self.log
-        self.port = int(line)
+        self.port = int(next_line(self.process, "the port", log=self.root / "log"))
         until(lambda: self.serves(self.generation), f"the workers\n{self.log}")
 
     def route(self, version: str, *, canary: str = "", share: float = 0.0, **serve: Any) -> int:

@@ -17,6 +17,8 @@ from holdfast.stats.counting import count_rows
 from holdfast.stats.histogram import Edges
 from holdfast.testing import START
 
+from ..lines import next_line
+
 EDGES = {"x": Edges(cuts=tuple(np.linspace(0, 1, 11).tolist()))}
 CHILD = """
 import sys
@@ -61,7 +63,7 @@ def test_counts_after_kill_9_are_those_of_the_rows(tmp_path):
             [sys.executable, "-c", textwrap.dedent(CHILD), str(tmp_path), str(life)], stdout=subprocess.PIPE, text=True
         )
         for _ in range(seed.randint(1, 12)):  # that many parts were counted, and it is somewhere after the last
-            assert child.stdout.readline() == "counted\n"
+            assert next_line(child, "a part that is counted") == "counted\n"
         child.send_signal(signal.SIGKILL)
         child.communicate()
         catalog = SqliteCatalog(tmp_path / "catalog.db")

@@ -12,6 +12,8 @@ from holdfast.core.records import Job, Mark
 from holdfast.engines.sqlite import SqliteCatalog
 from holdfast.security import audit
 
+from ..lines import next_line
+
 WRITE = """
 import sys
 from pathlib import Path
@@ -59,7 +61,7 @@ def test_kill_9_leaves_whole_transactions_and_all_that_were_acknowledged(tmp_pat
     seed = random.Random(3)
     for _ in range(4):
         child = start(path)
-        said = child.stdout.readline()
+        said = next_line(child, "a transaction")
         end = time.monotonic() + seed.uniform(0, 0.05)
         while time.monotonic() < end:
             pass
@@ -74,6 +76,6 @@ def test_transactions_of_two_processes_follow_one_another(tmp_path):
     path = tmp_path / "catalog.db"
     SqliteCatalog(path).close()
     children = [start(path, rounds=15) for _ in range(2)]
-    numbers = [int(line) for child in children for line in child.communicate()[0].splitlines()]
+    numbers = [int(line) for child in children for line in child.communicate(timeout=60)[0].splitlines()]
     assert sorted(numbers) == list(range(1, 31))
     assert counted(path) == 30

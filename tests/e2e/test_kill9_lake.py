@@ -12,6 +12,8 @@ import pytest
 from holdfast.engines.files import FileLake
 from holdfast.engines.sqlite import SqliteCatalog
 
+from ..lines import next_line
+
 HEAD = """
 import sys
 from datetime import timedelta
@@ -60,7 +62,7 @@ def start(code, state, life, record="process"):
 
 def killed(child, after_s):
     """What the child said before it was killed, `after_s` seconds after its first word."""
-    said = child.stdout.readline()
+    said = next_line(child, "its first word")
     end = time.monotonic() + after_s
     while time.monotonic() < end:
         pass
@@ -107,7 +109,7 @@ def test_kill_9_during_a_roll_neither_loses_nor_doubles_a_row(tmp_path):
     acknowledged = set()
     for life in range(3):
         writer = start(APPEND, tmp_path, str(life))
-        first = writer.stdout.readline().split()  # so that there is something to roll
+        first = next_line(writer, "a row").split()  # so that there is something to roll
         roller = start(ROLL, tmp_path, "roller")
         killed(roller, seed.uniform(0.02, 0.15))
         acknowledged |= set(first) | set(killed(writer, 0))

@@ -208,17 +208,15 @@ class Watched:
         self.broken_on = (START + BROKEN_ON * DAY).date()
         self.answer = an_answer
 
-    def case(self, incident: Incident, model: Any = an_answer) -> Case:
+    def case(self, incident: Incident, model: Any = an_answer, live: LivePredictions | None = None) -> Case:
         """An incident under examination."""
-        return Case(incident, self.spec, self.task, self.reference, self.live, model, self.now)
+        return Case(incident, self.spec, self.task, self.reference, live or self.live, model, self.now)
 
     def days(self, loss: str = "brier") -> Dailies:
         return Dailies(self.task, self.reference, self.live, loss, self.now)
 
     def explained(self, incident: Incident, model: Any = an_answer, **more: Any) -> Explanation:
-        live = more.get("live", self.live)
-        changes = more.get("changes", ())
-        return explanations.explain(incident, self.spec, self.task, self.reference, live, model, changes, self.now)
+        return explanations.explain(self.case(incident, model, more.get("live")), more.get("changes", ()))
 
     def of(self, check: str, subject: str = "", also: tuple[str, ...] = (), name: str = "psi") -> Incident:
         reading = Reading(name=name, value=1.0, subject=subject)

@@ -7,8 +7,10 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from holdfast.core.spec import Predictions, Stretch
+from holdfast.core.spec import Predictions, Stretch, SystemSpec
+from holdfast.core.specfile import parse_spec
 from holdfast.flow import elsewhere
 from holdfast.flow.elsewhere import (
     MOST_WAITING,
@@ -18,8 +20,11 @@ from holdfast.flow.elsewhere import (
     answering,
     beginning,
     counted,
+    logged,
     of_arrivals,
+    of_log,
     recounted,
+    scores_of,
     stretch_of,
 )
 
@@ -109,6 +114,71 @@ def test_answers_that_name_no_version_have_one_all_the_same() -> None:
     assert told.meta["version"].to_list() == [UNNAMED, "v2"]
     assert told.meta["event_at"].to_list() == told.meta["predicted_at"].to_list()
     assert told.inputs.columns == ["x"]
+
+
+CLASSES = ("rain", "calm", "storm")
+FILE = """\
+system: weather
+data:
+  feeds:
+    answers: {from: log.csv, event_at: at, key: id}
+    became: {from: became.csv, known_at: ended_at}
+  rows: answers
+  key: id
+  label: {feed: became, column: kind, known_at: ended_at}
+  columns: {x: number}
+predictions: {task: classification, score: p, version: model, reference: {first: 9d}}
+monitors: [{check: drift}]
+"""
+
+
+def several() -> SystemSpec:
+    spec = parse_spec(FILE)
+    assert spec.predictions is not None
+    label = replace(spec.data.label, classes=CLASSES)
+    predictions = replace(spec.predictions, task="multiclass")
+    return replace(spec, data=replace(spec.data, label=label), predictions=predictions)
+
+
+def test_a_log_has_a_column_for_each_class() -> None:
+    spec = several()
+    assert scores_of(spec) == ("p.calm", "p.rain", "p.storm")
+    assert list(logged(spec).data.columns) == ["x", "model", "p.calm", "p.rain", "p.storm"]
+    rows = pl.DataFrame(
+        {
+            "id": ["a", "b", "c", "d"], "key": ["a", "b", "c", "d"], "event_at": [NOW] * 4, "known_at": [NOW] * 4,
+            "model": ["m"] * 4, "x": [1.0, 2.0, 3.0, 4.0], "p.storm": [0.7, 0.5, None, 0.6],
+            "p.calm": [0.1, 0.5, None, None], "p.rain": [0.2, None, None, float("nan")],
+        }
+    )  # fmt: skip
+    told = of_log(spec, rows)
+    assert told.outputs.columns == ["p.calm", "p.rain", "p.storm"]
+    assert told.inputs.columns == ["x"]
+    assert told.outputs.rows() == [
+        (0.1, 0.2, 0.7),
+        (0.5, 0.0, 0.5),  # a version that did not know rain
+        (None, None, None),
+        (None, None, 0.6),  # what is missing is not 0: the others do not add up
+    ]
+    fewer = of_log(
+        spec,
+        rows.drop("p.rain")
+        .head(2)
+        .with_columns(
+            pl.lit(0.5).alias(
+                "p.calm",
+            ),
+            pl.lit(0.5).alias("p.storm"),
+        ),
+    )
+    assert fewer.outputs.rows() == [(0.5, 0.0, 0.5)] * 2
+
+
+def test_answers_of_classes_stand_in_their_order_whatever_the_order_of_the_table() -> None:
+    parts = pl.DataFrame({"out.probability.storm": [0.7], "out.probability.calm": [0.1], "out.probability.rain": [0.2]})
+    rows = pl.concat([table(part("response", "a")).drop("out.probability"), parts], how="horizontal")
+    told = of_arrivals(rows, "probability", CLASSES)
+    assert told.outputs.rows() == [(0.1, 0.2, 0.7)]
 
 
 def meta(*answers: tuple[str, date]) -> pl.DataFrame:

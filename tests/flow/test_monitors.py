@@ -505,18 +505,3 @@ def test_a_window_of_history_that_was_answered_on_some_of_its_days_only_says_not
     partly = msgspec.structs.replace(reference, version="2", blocks=(*unanswered, *reference.blocks[10:]))
     assert [verdict.why.split("over ")[1][:2] for verdict in watching.at(74, reference)] == ["10"]
     assert [verdict.why.split("over ")[1][:2] for verdict in watching.at(74, partly)] == ["8 "]
-
-
-def test_what_cannot_be_calibrated_gives_way_to_a_monitor_of_the_same_that_can(watch, traffic) -> None:
-    weekly = Monitor(check="compared", name="weekly", every=7 * DAY, window=7 * DAY)
-    daily = Monitor(check="compared", name="daily")
-    for day in range(60):
-        traffic.day(day, [0.2 + 0.001 * (day % 7)] * 2, [0.0] * 2)
-    alone, both = watch(daily, false_alarms=0.2), watch(daily, weekly, false_alarms=1.0)
-    reference = a_reference("1", days=45, lake=both.live)
-    traffic.day(61, [0.9, 0.9], [1.0, 1.0])
-    [verdict] = alone.at(61, reference)
-    assert (verdict.grade, verdict.calibrated) == (Grade.FAIL, False)
-    [verdict] = both.at(61, reference)
-    assert (verdict.grade, verdict.calibrated) == (Grade.WARN, False)
-    assert "'weekly' watches the same and is calibrated" in verdict.why

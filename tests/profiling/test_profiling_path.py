@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from holdfast.core.clock import SystemClock
 from holdfast.core.inputs import read_columns
@@ -50,13 +51,22 @@ class Sum:
         return np.nansum(x[:, :2], axis=1).astype(np.float64)
 
 
-def model() -> Model:
+class Shares(Sum):
+    """Answers shares of three classes by the sum."""
+
+    def run(self, x):
+        parts = np.abs(np.sin(super().run(x)[:, None] + np.arange(3.0))) + 0.1
+        return parts / parts.sum(axis=1, keepdims=True)
+
+
+def model(classes: tuple[str, ...] = ()) -> Model:
     facts = Facts(
         system="s", task="regression", trainer="t", params={}, seed=0, runtime="sum", parity="", rows=0,
         trained_from="", trained_until="",
     )  # fmt: skip
     kinds = (Encoding(name="a"), Encoding(name="b"), Encoding(name="kind", categories=("x", "y")))
-    return Model(SIGNATURE, Transform(columns=kinds), Sum(), facts)
+    signature = replace(SIGNATURE, classes=classes)
+    return Model(signature, Transform(columns=kinds), Shares() if classes else Sum(), facts)
 
 
 def inputs(a: list[float] | None = None) -> Inputs:
@@ -69,13 +79,15 @@ def inputs(a: list[float] | None = None) -> Inputs:
 class Rig:
     """Requests of a model with numbers and a category, and what came of them."""
 
-    def __init__(self, directory: Path, record: str = "process") -> None:
+    def __init__(self, directory: Path, record: str = "process", classes: tuple[str, ...] = ()) -> None:
         self.directory = directory
-        self.model = model()
+        self.model = model(classes)
         self.secret, sha256 = new_token()
         self.token = TokenHash(sha256=sha256, role="client", name="me")
         version = RoutedVersion(version="3", artifact="a", directory="")
-        self.routed = RoutedSystem(task="regression", output="value", live=version, serve=Serve(record=record))
+        self.routed = RoutedSystem(
+            task="regression", output="value", classes=classes, live=version, serve=Serve(record=record)
+        )
         self.requests = Requests("s", SIGNATURE, inputs(), key="", unit="", token=self.secret)
 
     def run(self, *ticks: list[bytes], watches: Stopwatches | None = None):
@@ -152,6 +164,21 @@ def test_recording_is_measured_with_and_without_texts(tmp_path: Path) -> None:
     assert 0 <= found.without_texts_us <= found.whole_us
     assert 0 <= found.write_us <= found.whole_us
     assert found.sync_us is None
+
+
+def test_answers_of_several_classes_are_measured_as_any_other(tmp_path: Path) -> None:
+    classes = ("calm", "rain", "storm")
+    rig = Rig(tmp_path / "path", classes=classes)
+    ticks = [rig.requests.of("object", 1)[:16], rig.requests.of("named", 1)[:16]] * 5
+    taken, written = rig.run(*ticks, watches=Stopwatches())
+    assert (taken.requests, written) == (160, 160)
+    assert taken.switches["run"] == len(ticks), "they take the fast lane, a tick at once"
+    assert [name for name in STAGES if taken.stages_s[name] <= 0] == []
+    lakes = Lakes(tmp_path / "recording")
+    found = measured_recording("s", "process", model(classes), inputs(), lakes)
+    lakes.close()
+    assert found.row_bytes > 8 * 5
+    assert measured_repeats(model(classes), inputs([1.0, 2.0] * 32).rows, 10).share == pytest.approx(48 / 64)
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,40 @@ def test_answers_are_those_of_the_model_and_the_cache_stays_bounded(batches, siz
     assert cached.hits + cached.misses == sum(map(len, batches))
 
 
+class Shares(Counting):
+    """Answers three classes; one number instead where a is 13."""
+
+    def run(self, x):
+        first = super().run(x)
+        return first if (x[:, 0] == 13).any() else np.stack([first, first + 1, first + 2], axis=1)
+
+
+@pytest.fixture
+def several() -> CachedModel:
+    signature = msgspec.structs.replace(SIGNATURE, classes=("a", "b", "c"))
+    return CachedModel(Model(signature, TRANSFORM, Shares(), facts=None), 2)  # type: ignore[arg-type]
+
+
+def test_answers_of_several_classes_are_kept_whole(several):
+    assert several.predict(rows([1.0, 2.0])).tolist() == [[10.0, 11.0, 12.0], [20.0, 21.0, 22.0]]
+    assert several.predict(rows([3.0, 2.0])).tolist() == [[30.0, 31.0, 32.0], [20.0, 21.0, 22.0]]
+    assert several.model.runtime.asked == [2, 1]
+    assert (several.hits, several.misses, several.entries) == (1, 3, 2)
+
+
+def test_what_a_caller_does_with_an_answer_leaves_the_kept_one_alone(several):
+    several.predict(rows([1.0]))[:] = np.nan
+    assert several.predict(rows([1.0])).tolist() == [[10.0, 11.0, 12.0]]
+    assert several.hits == 1
+
+
+def test_one_number_for_several_classes_is_no_answer_and_not_kept(several):
+    for count in (1, 3):  # of three rows numpy would take three numbers for those of the classes
+        with pytest.raises(ValueError, match=f"outputs of shape .{count},. for {count} rows"):
+            several.predict(rows([13.0] * count))
+    assert several.entries == 0
+
+
 def test_a_system_asks_for_its_cache_in_its_file(world, row):
     world.serve(cache=10)
     lane = world.plane.lanes("flights").live

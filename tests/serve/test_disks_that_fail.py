@@ -27,6 +27,8 @@ from holdfast.serve.committing import Committer
 from holdfast.serve.handover import BackgroundThread
 from holdfast.testing import PREDICTION_FIELDS, START, hours, predictions
 
+from ..lines import next_line, rest
+
 pytestmark = pytest.mark.slow
 DEADLINE_S = 20
 
@@ -350,7 +352,7 @@ class Server:
         deadline = time.monotonic() + DEADLINE_S
         while not until():
             assert time.monotonic() < deadline
-            self.take(self.process.stdout.readline())
+            self.take(next_line(self.process, "an answer", deadline_s=DEADLINE_S))
 
     def take(self, line):
         said = json.loads(line)
@@ -383,7 +385,7 @@ class Server:
         self.process.wait(DEADLINE_S)
 
     def read_to_the_end(self):
-        for line in self.process.stdout:
+        for line in rest(self.process, "its end", deadline_s=DEADLINE_S):
             if line.endswith("\n"):  # else it is torn
                 self.take(line)
 

@@ -25,6 +25,8 @@ from holdfast.serve.supervisor import (
 )
 from holdfast.testing import START
 
+from ..lines import next_line
+
 PATIENCE = Patience(hung_after_s=2, first_beat_s=30, fast_s=2, fast_deaths=3, first_wait_s=0.25, longest_wait_s=10)
 SLEEPER = (sys.executable, "-c", "import time; time.sleep(60)")
 
@@ -255,8 +257,8 @@ supervisor.run(lambda: print(*supervisor.pids().values(), flush=True))
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 0), (signal.SIGKILL, -9)])
 def test_the_children_end_with_the_supervisor_however_it_ends(number, code):
-    with subprocess.Popen([sys.executable, "-c", RUNNER], stdout=subprocess.PIPE) as process:
-        children = [int(pid) for pid in process.stdout.readline().split()]
+    with subprocess.Popen([sys.executable, "-c", RUNNER], stdout=subprocess.PIPE, text=True) as process:
+        children = [int(pid) for pid in next_line(process, "the children's ids").split()]
         assert len(children) == 2
         process.send_signal(number)
         assert process.wait(10) == code

@@ -16,33 +16,30 @@ from msgspec.structs import replace
 from holdfast.cli.app import app
 from holdfast.core.clock import ManualClock, SystemClock
 from holdfast.core.evidence import Grade, Limit
-from holdfast.core.inputs import read_frame
 from holdfast.core.protocols import LABELS, PREDICTIONS, READINGS
-from holdfast.core.records import Incident, Release, Run, Snapshot
-from holdfast.core.spec import Gate, Monitor, SystemSpec
+from holdfast.core.records import Incident, Release, Run, Snapshot, Version
+from holdfast.core.spec import Gate, Monitor
 from holdfast.core.specdump import dump_spec
 from holdfast.core.specfile import parse_spec
-from holdfast.errors import JobFailed, StateError
+from holdfast.errors import StateError
 from holdfast.flow import lineage
 from holdfast.flow.drafting import draft
 from holdfast.flow.ingestion import feed_tables
 from holdfast.flow.registry import current_route
-from holdfast.flow.training import TrainingRequest, TrainingResult, train
 from holdfast.opening import open_system
+from holdfast.profiling.profile import profiled
 from holdfast.serve.dataplane import DataPlane
-from holdfast.serve.recording import Recorder, RowMeta
+from holdfast.serve.recording import Recorder
 from holdfast.state import State, memory_state, open_state, put_in_force
-from holdfast.system import System
 from holdfast.testing import START
 from holdfast.wire.http import DataPlaneApp
-from holdfast.world import FixedFeeds, LakeFeeds, World, make_world, microseconds
+from holdfast.world import LakeFeeds, make_world
+
+from .lives import DAY, ROWS, Life
 
 pytestmark = pytest.mark.slow
 
-DAY = timedelta(days=1)
 KINDS = np.array(["calm", "rain", "storm"])
-ROWS = 60
-"""Rows a day."""
 IDS = count()
 
 
@@ -219,6 +216,18 @@ def test_a_file_is_scored_with_a_column_per_class(
     assert (KINDS[scored.select(parts).to_numpy().argmax(axis=1)] == scored["class"].to_numpy()).all()
 
 
+def test_a_profile_says_where_the_time_of_its_requests_goes(trained: tuple[Path, State]) -> None:
+    root, state = trained
+    with state.catalog.read() as tx:
+        [version] = tx.find(Version, "weather")
+    spec = parse_spec((root / "holdfast.yaml").read_text())
+    found = profiled(state, spec, version, SystemClock(), is_live=True, whole_s=0.1)
+    plain = found.case("object", 16)
+    assert plain is not None
+    assert {stage.stage for stage in plain.stages} >= {"check", "run", "record", "encode"}, "the fast lane takes them"
+    assert found.recording.row_bytes > 8 * 5
+
+
 def test_classes_stay_once_there_are_versions(trained: tuple[Path, State]) -> None:
     root, state = trained
     spec = parse_spec((root / "holdfast.yaml").read_text())
@@ -231,69 +240,9 @@ def test_classes_stay_once_there_are_versions(trained: tuple[Path, State]) -> No
         put_in_force(state, more, path=root / "holdfast.yaml", text=dump_spec(more), now=now, by="test")
 
 
-class Here:
-    """Trains in this process, at once: what a child process would have given."""
-
-    def __init__(self, request: TrainingRequest) -> None:
-        self._request = request
-
-    def wait(self, timeout_s: float | None = None) -> TrainingResult:
-        try:
-            return train(self._request)
-        except Exception as error:
-            raise JobFailed(f"training failed: {error}") from error
-
-    poll = wait
-
-    def kill(self) -> None:
-        """Nothing runs between calls."""
-
-
-class Life:
-    """A system on a clock by hand: each day its rows are answered, then what is due is done."""
-
-    def __init__(self, directory: Path, spec: SystemSpec, world: World, begin: datetime) -> None:
-        self.state, self.clock, self.world = memory_state(directory), ManualClock(begin), world
-        self.system = System(spec, self.state, self.clock, FixedFeeds(world), waits=True, tell=lambda text: None)
-        self.plane = DataPlane(self.state.load_model, Recorder(self.state.lake.writer), self.clock)
-        self.system.put_in_force()
-        self.done: list[str] = []
-        self.tick()
-
-    def tick(self) -> None:
-        while more := self.system.tick():
-            self.done += more
-        with self.state.catalog.read() as tx:
-            self.plane.follow(self.state.routes(tx))
-
-    def days(self, number: int) -> None:
-        for _ in range(number):
-            rows = self.world.rows_between(self.clock.now(), self.clock.now() + DAY)
-            keys, known = rows["key"].to_list(), microseconds(rows["known_at"])
-            meta = RowMeta(
-                request_id=keys,
-                key=keys,
-                event_at=microseconds(rows["event_at"]),
-                features_known_at=known,
-                predicted_at=known,
-            )
-            typed = read_frame(self.plane.signature("weather"), rows)
-            assert self.plane.predict_rows("weather", typed, meta).shape == (rows.height, 3)
-            self.clock.advance(DAY)
-            self.tick()
-
-    def all(self, kind: Any) -> list[Any]:
-        with self.state.catalog.read() as tx:
-            return list(tx.find(kind, "weather"))
-
-    def readings(self, name: str) -> pl.DataFrame:
-        return self.state.lake.scan(READINGS.name, "weather").filter(pl.col("name") == name).sort("at")
-
-
 @pytest.fixture
-def life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Life]:
+def life(tmp_path: Path, trains_here: None) -> Callable[..., Life]:
     """`life(days, **what the feeds do)`: a system that begins after 40 days of them."""
-    monkeypatch.setattr("holdfast.flow.child.start", lambda request, **_: Here(request))
 
     def make(days: int, **feeds: int) -> Life:
         write_feeds(tmp_path, START, days, **feeds)
@@ -307,7 +256,9 @@ def life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Life]
         state = memory_state(tmp_path / "feeds")
         LakeFeeds(spec, tmp_path, state.lake, state.catalog).ingest(START + days * DAY)
         world = make_world(spec, feed_tables(spec, state.lake, state.catalog))
-        return Life(tmp_path / "state", spec, world, START + 40 * DAY)
+        lived = Life(memory_state(tmp_path / "state"), spec, world, ManualClock(START + 40 * DAY))
+        lived.tick()
+        return lived
 
     return make
 
@@ -320,6 +271,7 @@ def by_day(readings: pl.DataFrame) -> Mapping[int, float]:
 def test_classes_that_mean_others_are_an_incident_of_quality_that_no_estimate_sees(life: Callable[..., Life]) -> None:
     lived = life(60, turned_from=50)
     lived.days(18)
+    assert lived.answered.shape == (ROWS, 3)
     losses = by_day(lived.readings("log_loss"))
     assert max(loss for day, loss in losses.items() if day < 51) < 1.2 < min(v for d, v in losses.items() if d > 53)
     [incident] = [each for each in lived.all(Incident) if each.check == "quality"]

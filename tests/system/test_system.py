@@ -12,48 +12,26 @@ from msgspec.structs import replace
 
 from holdfast.core.clock import ManualClock
 from holdfast.core.evidence import Grade, Limit
-from holdfast.core.inputs import read_frame
 from holdfast.core.protocols import LABELS, READINGS
 from holdfast.core.records import Incident, Job, Release, Run, Snapshot, Version
 from holdfast.core.signature import Column
 from holdfast.core.spec import (
-    Data,
-    Decide,
-    Feed,
     Gate,
-    Label,
-    Model,
     Monitor,
-    ReleasePlan,
     Response,
-    Step,
-    SystemSpec,
-    Validate,
 )
-from holdfast.errors import JobFailed
-from holdfast.flow.registry import current_route
-from holdfast.flow.training import TrainingRequest, TrainingResult, train
+from holdfast.flow.training import TrainingRequest
 from holdfast.security import audit
-from holdfast.serve.dataplane import DataPlane
-from holdfast.serve.recording import Recorder, RowMeta
-from holdfast.state import State, memory_state
+from holdfast.serve.recording import Recorder
+from holdfast.state import memory_state
 from holdfast.system import System
 from holdfast.testing import START
 from holdfast.world import FixedFeeds, World, microseconds
 
-pytestmark = pytest.mark.slow
+from .lives import BEGIN, DAY, LIVE, QUALITY, ROWS, Life, a_spec, a_world, assembled
 
-DAY = timedelta(days=1)
-ROWS = 60
-"""Rows a day."""
-BEGIN = 16
-"""The day, from START, on which a system begins; what lies before is its history."""
-SHADOW, CANARY, LIVE = (
-    Step(stage="shadow", least=DAY),
-    Step(stage="canary", share=0.2, least=DAY),
-    Step(stage="live"),
-)
-QUALITY = Gate(check="quality", options={"metric": "roc_auc"}, limit=Limit(at_least=0.6), name="auc")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("trains_here")]
+
 DRIFT = Monitor(check="drift", name="drift", limit=Limit(at_most=3.0))
 
 
@@ -66,66 +44,7 @@ def orders(days: int, *, shifted_from: int | None = None, seed: int = 7, prefix:
     late = rng.random(n) < 1 / (1 + np.exp(-2 * x + y))
     if shifted_from is not None:
         x = np.where(day >= shifted_from, x + 6, x)
-    at = [START + timedelta(days=i // ROWS, minutes=20 * (i % ROWS)) for i in range(n)]
-    frame = pl.DataFrame(
-        {
-            "key": [f"{prefix}{i}" for i in range(n)],
-            "unit": [f"u{i % 17}" for i in range(n)],
-            "event_at": at,
-            "known_at": [each - timedelta(hours=1) for each in at],
-            "x": x,
-            "y": y,
-            "label": late.astype(np.float64),
-            "label_known_at": [each + timedelta(hours=2) for each in at],
-        }
-    )
-    times = [pl.col(name).cast(pl.Datetime("us", "UTC")) for name in ("event_at", "known_at", "label_known_at")]
-    return frame.with_columns(times)
-
-
-def a_world(rows: pl.DataFrame) -> World:
-    return World(rows, {"orders": np.sort(microseconds(rows["known_at"]))})
-
-
-def a_spec(name: str = "orders", **changes: Any) -> SystemSpec:
-    columns = {each: Column(name=each, type="number") for each in ("x", "y")}
-    spec = SystemSpec(
-        system=name,
-        data=Data(
-            feeds={"orders": Feed(from_="orders.parquet", event_at="at", known_at="listed_at", fresh=DAY)},
-            rows="orders",
-            key="id",
-            label=Label(feed="orders", column="late", known_at="ended_at", mature_after=DAY),
-            columns=columns,
-        ),
-        model=Model(task="classification", trainer="linear", validate=Validate(folds=1, holdout=5 * DAY)),
-        gates=(QUALITY,),
-        release=ReleasePlan(steps=(SHADOW, CANARY, LIVE), decide=Decide(loss="brier", margin=0.03)),
-    )
-    return replace(spec, **changes)
-
-
-class Here:
-    """Trains in this process, at once: what a child process would have given."""
-
-    def __init__(self, request: TrainingRequest) -> None:
-        self._request = request
-
-    def wait(self, timeout_s: float | None = None) -> TrainingResult:
-        try:
-            return train(self._request)
-        except Exception as error:
-            raise JobFailed(f"training failed: {error}") from error
-
-    poll = wait
-
-    def kill(self) -> None:
-        """Nothing runs between calls."""
-
-
-@pytest.fixture(autouse=True)
-def _here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("holdfast.flow.child.start", lambda request, **_: Here(request))
+    return assembled(x, y, late, prefix)
 
 
 class Swapped:
@@ -140,77 +59,6 @@ class Swapped:
         path = Path(request.snapshot).with_name("swapped.parquet")
         pl.read_parquet(request.snapshot).with_columns(x="y", y="x").write_parquet(path)
         return replace(request, snapshot=path)
-
-
-class Life:
-    """A system with its traffic: each day its rows are answered, then what is due is done."""
-
-    def __init__(self, state: State, spec: SystemSpec, world: World, clock: ManualClock, **options: Any) -> None:
-        self.state, self.spec, self.world, self.clock = state, spec, world, clock
-        self.said: list[str] = []
-        feeds = options.pop("feeds", None) or FixedFeeds(world)
-        self.system = System(spec, state, clock, feeds, waits=True, tell=self.said.append, **options)
-        self.plane = DataPlane(state.load_model, Recorder(state.lake.writer), clock)
-        self.system.put_in_force()
-        self.done: list[str] = []
-
-    def tick(self) -> list[str]:
-        done: list[str] = []
-        while more := self.system.tick():
-            done += more
-        with self.state.catalog.read() as tx:
-            self.plane.follow(self.state.routes(tx))
-        self.done += done
-        return done
-
-    def days(self, count: int) -> list[str]:
-        """What was done in so many days."""
-        before = len(self.done)
-        for _ in range(count):
-            self._answer(self.clock.now(), self.clock.now() + DAY)
-            self.clock.advance(DAY)
-            self.tick()
-        return self.done[before:]
-
-    def until(self, is_over: Callable[["Life"], bool], most: int) -> int:
-        """Days until something is so; fails after `most`."""
-        for day in range(1, most + 1):
-            self.days(1)
-            if is_over(self):
-                return day
-        raise AssertionError(f"not in {most} days: {self.done[-5:]}")
-
-    def _answer(self, after: datetime, until: datetime) -> None:
-        traffic = self.world.rows_between(after, until)
-        if not self.live or not traffic.height:
-            return
-        keys, known = traffic["key"].to_list(), microseconds(traffic["known_at"])
-        meta = RowMeta(
-            request_id=keys,
-            row=np.zeros(len(keys), dtype=np.int64),
-            key=keys,
-            unit=traffic["unit"].to_list(),
-            event_at=microseconds(traffic["event_at"]),
-            features_known_at=known,
-            predicted_at=known,
-        )
-        rows = read_frame(self.plane.signature(self.spec.system), traffic)
-        self.plane.predict_rows(self.spec.system, rows, meta)
-
-    def all(self, kind: Any) -> list[Any]:
-        with self.state.catalog.read() as tx:
-            found: list[Any] = tx.find(kind, self.spec.system)
-        return found
-
-    @property
-    def live(self) -> str:
-        with self.state.catalog.read() as tx:
-            return current_route(tx, self.spec.system).live
-
-    @property
-    def newest(self) -> Release:
-        release: Release = self.all(Release)[-1]
-        return release
 
 
 def is_closed(life: Life) -> bool:

@@ -21,7 +21,7 @@ from holdfast.security.identity import new_token
 from holdfast.serve.access import Access
 from holdfast.serve.batching import Batcher
 from holdfast.serve.observing import Observing
-from holdfast.wire import grpccalls
+from holdfast.wire import grpcconversation
 from holdfast.wire.grpc import HEALTH_SERVICE, SERVICE, InferenceService
 from holdfast.wire.grpccalls import STOPPING, refused_of
 from holdfast.wire.grpcmessages import HEALTH, INFERENCE
@@ -783,7 +783,7 @@ async def test_a_message_that_waits_for_answers_before_it_is_not_late(served, ro
     call = Caller(served, batcher)
     stream_id = call.start("ModelStreamInfer")
     message = prefixed(infer_request(row).SerializeToString())
-    await call.send(stream_id, message * grpccalls.MOST_IN_FLIGHT + message[:-1])
+    await call.send(stream_id, message * grpcconversation.MOST_IN_FLIGHT + message[:-1])
     for now_s in range(1, 120):
         call.server.sweep(float(now_s))
         if now_s % 50 == 0:
@@ -959,11 +959,11 @@ async def test_a_stream_that_sends_faster_than_it_is_answered_waits(served, row)
     stream_id = call.start("ModelStreamInfer")
     message = prefixed(infer_request(row).SerializeToString())
     left = await call.send(stream_id, message * 2000)
-    assert len(batcher.waiting) == grpccalls.MOST_IN_FLIGHT
+    assert len(batcher.waiting) == grpcconversation.MOST_IN_FLIGHT
     assert 2000 * len(message) - left <= 65_535 + len(message)
     call.h2.reset_stream(stream_id)
     await call.exchange()
-    assert batcher.given_up == grpccalls.MOST_IN_FLIGHT
+    assert batcher.given_up == grpcconversation.MOST_IN_FLIGHT
     assert call.service._guard.bodies.held_bytes == 0
 
 

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from holdfast.core.signature import Column, Signature
 from holdfast.serve.batching import Batcher
+from holdfast.testing.serving import HourModel
 from holdfast.wire.grpccalls import CallHead, refused_of
 from holdfast.wire.grpcinfer import infer_response, inference_of
 from holdfast.wire.grpcmessages import INFERENCE
@@ -33,7 +35,19 @@ WHOLE = Signature(
     task="classification",
     output="probability",
 )
+SEVERAL = replace(NUMBERS, task="multiclass", classes=("calm", "", "Öl"))
+SEVERAL_WHOLE = replace(WHOLE, task="multiclass", classes=("calm", "storm", "x" * 200))
 FORMATS = {"FP64": "d", "FP32": "f", "INT64": "q", "BOOL": "B", "FP16": "e", "UINT8": "B"}
+
+
+class Shares(HourModel):
+    """Answers shares of the classes by the hour; at hour 9 one of them is no number, at hour 13 it raises."""
+
+    def predict(self, rows):
+        hours = super().predict(rows)
+        parts = np.abs(np.sin(np.nan_to_num(hours)[:, None] * 100 + np.arange(len(self.signature.classes)))) + 0.1
+        parts[rows.columns["dep_hour"] == 9, 2] = np.nan
+        return parts / np.nansum(parts, axis=1, keepdims=True)
 
 
 class Asker:
@@ -59,7 +73,7 @@ class Service:
     def __init__(self, world, signature=None):
         self.world = world
         if signature is not None:
-            world.models["v1"] = type(world.load(world.version("v1")))(1.0, signature)
+            world.models["v1"] = (Shares if signature.classes else HourModel)(1.0, signature)
         world.serve()
         self.calls = QuickCalls(world.plane, Batcher(world.plane), lambda: "generated")
 
@@ -127,6 +141,11 @@ def numbers(world):
 
 
 @pytest.fixture
+def several(world):
+    return Service(world, SEVERAL)
+
+
+@pytest.fixture
 def whole(world):
     return Service(world, WHOLE)
 
@@ -160,6 +179,26 @@ def test_usual_calls_get_the_answer_of_the_general_way(numbers, name):
     assert not isinstance(expected, str)
     for _ in range(3):  # the second is read by the layout of the first
         assert numbers.quickly(data) == [expected]
+
+
+@pytest.mark.parametrize("name", USUAL)
+def test_usual_calls_get_the_classes_of_the_general_way(several, name):
+    data = bytes_of(USUAL[name])
+    expected = several.generally(data)
+    assert [each.datatype for each in expected.outputs] == ["FP64", "BYTES"]
+    for _ in range(3):
+        assert str(several.quickly(data)) == str([expected])  # as text, so that NaN is NaN
+
+
+def test_classes_are_told_as_values_to_who_sends_values(several):
+    request = INFERENCE["ModelInferRequest"](model_name="flights", id="i")
+    for name, values in (("dep_hour", [8.0, 9.0, 10.0]), ("distance", [500.0, 90.0, 1.0])):
+        tensor = request.inputs.add(name=name, datatype="FP64", shape=[3])
+        tensor.contents.fp64_contents.extend(values)
+    data = bytes_of(request)
+    expected = several.generally(data)
+    assert b"" in expected.outputs[1].contents.bytes_contents
+    assert str(several.quickly(data)) == str([expected])
 
 
 def all_in_one(*rows, datatype="FP64", **more):
@@ -332,7 +371,7 @@ def _calls(draw):
 
 @pytest.mark.slow
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(_calls(), min_size=1, max_size=6), st.sampled_from([NUMBERS, WHOLE]))
+@given(st.lists(_calls(), min_size=1, max_size=6), st.sampled_from([NUMBERS, WHOLE, SEVERAL_WHOLE]))
 def test_any_calls_get_the_answer_of_the_general_way(world, messages, signature):
     world.models.clear()
     service = Service(world, signature)

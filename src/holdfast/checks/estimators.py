@@ -40,6 +40,7 @@ class _MeanLoss:
     """What the learner of losses is fitted for: their mean, so squared error, whatever the system's own task minds."""
 
     name = "regression"
+    is_listwise = False
     losses = ("squared_error",)
     classes = ()
 

@@ -1,5 +1,6 @@
 """``holdfast up``: everything on one machine, kept alive until it is told to stop."""
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ Files = Annotated[
     list[Path] | None,
     typer.Argument(
         metavar="[FILE]...",
-        help="System files to put in force; none: those in force go on, in a new state holdfast.yaml.",
+        help="System files to put in force; none: those in force go on, where there are none holdfast.yaml is taken.",
     ),
 ]
 Host = Annotated[str, typer.Option(help="Address to listen on; everything but loopback can be reached from outside.")]
@@ -75,11 +76,24 @@ def up(
 
 
 def files_of(given: Sequence[Path], state: Path) -> tuple[Path, ...]:
-    """The system files to put in force: those given, or that of this folder where the state serves nothing yet."""
-    if not given and HERE.is_file() and not (state / ROUTES).exists():
+    """The system files to put in force: those given, or that of this folder where the state holds no system yet."""
+    if not given and HERE.is_file() and not _holds_systems(state / ROUTES):
         say(f"{HERE} is put in force: no file was named, and {state} holds no system yet")
         return (HERE,)
     return tuple(given)
+
+
+def _holds_systems(routes: Path) -> bool:
+    """Whether the routes name a system: those of a state that only has tokens name none. Damaged ones may hold some.
+
+    The sealed JSON is read for this alone: what verifies it would stay in this process for as long as it lives.
+    """
+    try:
+        return bool(json.loads(routes.read_bytes())["routes"]["systems"])
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, KeyError, TypeError):
+        return True
 
 
 def unheard(environment: Mapping[str, str]) -> str:

@@ -66,6 +66,8 @@ class RoutedSystem(msgspec.Struct, frozen=True, kw_only=True):
     """Column that a label is matched on; in a request it is no input unless the signature names it too."""
     unit: str = ""
     """Column whose values stick to one version in a split; empty means the key."""
+    is_listwise: bool = False
+    """Whether rows are ordered within lists, those of a unit: without one, the rows of a request are a list."""
     release: str = ""
     """Release that put the version or the split in place."""
     elsewhere: ServedElsewhere | None = None

@@ -145,7 +145,8 @@ class Predictions(Section, frozen=True, kw_only=True):
     task: str
     """What is answered: a kind of task."""
     score: str = ""
-    """Column of the log, and output of a payload, that holds the answer; not given: the name of the task's output."""
+    """Column of the log, and output of a payload, that holds the answer; not given: the name of the task's output. Of
+    several classes the columns are ``<score>.<class>``."""
     version: str = ""
     """Column of the log, and attribute of a CloudEvent, that names the version; not given: all are of one."""
     reference: Stretch

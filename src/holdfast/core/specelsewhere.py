@@ -2,11 +2,14 @@
 
 from collections.abc import Iterator
 
+from holdfast.core.classes import in_order
 from holdfast.core.signature import Signature
 from holdfast.core.spec import MODELLED, NO_MODEL, NO_RELEASE, Expect, SystemSpec
 from holdfast.errors import StateError
 
 WHERE = "the model is served elsewhere ('predictions')"
+ROUNDING = 0.01
+"""How far the probabilities of all classes may be from 1 together."""
 NEEDS_MODEL = ("retrain", "rollback")
 """Actions that change which version answers."""
 ASSEMBLED = ("key", "unit", "event_at", "known_at", "label", "label_known_at")
@@ -46,17 +49,19 @@ def check_elsewhere(spec: SystemSpec) -> Iterator[tuple[str, str]]:
     if rows is not None and not rows.key:
         why = "needs 'key', the column that identifies an answer, so that one counts once"
         yield f"data.feeds.{spec.data.rows}", why
-    named = [("predictions.score", predictions.score), ("predictions.version", predictions.version)]
+    scores = answer_columns(predictions.score, spec) if predictions.score else ()
+    named = [*(("predictions.score", name) for name in scores), ("predictions.version", predictions.version)]
     keys = rows.key if rows is not None else ()
     named += [(f"data.feeds.{spec.data.rows}.key", name) for name in keys if name != spec.data.key]
     for where, column in named:
         if column in ASSEMBLED:
             yield where, f"'{column}' is a name that Holdfast uses itself; rename the column in the log"
-    for setting, column in (("score", predictions.score), ("version", predictions.version)):
+    for where, column in (*(("score", name) for name in scores), ("version", predictions.version)):
         if column and column in spec.data.columns:
-            yield f"predictions.{setting}", f"'{column}' is among the columns; a model does not see what it answers"
-    if predictions.score and predictions.score in (predictions.version, spec.data.label.column):
-        yield "predictions.score", f"'{predictions.score}' holds something else already"
+            yield f"predictions.{where}", f"'{column}' is among the columns; a model does not see what it answers"
+    for column in scores:
+        if column in (predictions.version, spec.data.label.column):
+            yield "predictions.score", f"'{column}' holds something else already"
 
 
 def _data(spec: SystemSpec) -> Iterator[tuple[str, str]]:
@@ -78,4 +83,10 @@ def _serve(spec: SystemSpec) -> Iterator[tuple[str, str]]:
 
 def stated_signature(spec: SystemSpec, output: str) -> Signature:
     """What the answers are said to be made from, by the file: what is handed in must fit it."""
-    return Signature(columns=tuple(spec.data.columns.values()), task=spec.task, output=output)
+    classes = in_order(spec.data.label.classes)
+    return Signature(columns=tuple(spec.data.columns.values()), task=spec.task, output=output, classes=classes)
+
+
+def answer_columns(score: str, spec: SystemSpec) -> tuple[str, ...]:
+    """The columns of the log that hold an answer: the score, or ``<score>.<class>`` for each class in order."""
+    return tuple(f"{score}.{name}" for name in in_order(spec.data.label.classes)) or (score,)

@@ -120,11 +120,6 @@ def _classes(spec: SystemSpec) -> Broken:
         listed = f"{len(classes)} are listed" if classes else "none is listed"
         why = f"'{spec.task}' needs the classes of the label, {least} or more, and {listed}"
         yield "data.label.classes", f"{why}; for two, make a column of true and false and use 'classification'"
-    if spec.predictions is not None:
-        why = f"answers of a model that is served elsewhere are one number, and '{spec.task}' answers one per class"
-        yield "predictions.task", f"{why}; log the probability of the class that matters as 'classification'"
-    if spec.serve.cache:
-        yield "serve.cache", f"has no effect: answers of the task '{spec.task}' are not kept; remove it"
     if spec.release.decide.goal is not None:
         yield "release.decide.goal", f"is about the mean label, and a label of the task '{spec.task}' is a class"
 

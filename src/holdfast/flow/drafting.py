@@ -265,8 +265,8 @@ def _say_estimates(label: Label, found: Found) -> None:
     if label.mature_after > LATE_LABELS:
         found.note(
             f"labels take {label.mature_after // DAY} d, but estimated_quality is not watched: on four data sets it "
-            "opened 0.16 false incidents a month and found 3 of 51 faults sooner than the others did; add it by hand "
-            "to see an estimate",
+            "opened 0.16 false incidents a month, and of 51 faults 20 were found later with it and 4 sooner; add it by "
+            "hand to see an estimate",
             "monitors",
         )
 

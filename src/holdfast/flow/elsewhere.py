@@ -5,7 +5,7 @@ HTTP an answer comes whole, or as a request and a response that find each other 
 """
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
 from itertools import accumulate
 from statistics import median
@@ -15,8 +15,10 @@ import polars as pl
 from msgspec.structs import replace
 
 from holdfast.core import kinds
+from holdfast.core.classes import in_order
 from holdfast.core.signature import Column, Signature
 from holdfast.core.spec import Predictions, SystemSpec
+from holdfast.core.specelsewhere import ROUNDING, answer_columns
 from holdfast.flow.rows import row_ids
 
 UNNAMED = "unnamed"
@@ -40,8 +42,8 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
     """``request_id``, ``row``, ``key``, ``event_at``, ``predicted_at``, ``version``, ``caller``."""
     inputs: pl.DataFrame
     """The columns of the system file that came."""
-    outputs: pl.Series
-    """Float64; null where there is no answer."""
+    outputs: pl.Series | pl.DataFrame
+    """Float64; null where there is no answer. Where an answer is one number per class, a column for each in order."""
 
 
 def recorded_signature(signature: Signature) -> Signature:
@@ -63,17 +65,17 @@ def logged(spec: SystemSpec) -> SystemSpec:
     beside = {name: Column(name=name, type="category") for name in spec.data.feeds[spec.data.rows].key}
     if spec.predictions.version:
         beside[spec.predictions.version] = Column(name=spec.predictions.version, type="category")
-    beside[score_of(spec)] = Column(name=score_of(spec), type="number")
+    beside |= {name: Column(name=name, type="number") for name in scores_of(spec)}
     beside = {name: column for name, column in beside.items() if name not in (*known, spec.data.key)}
     rows = spec.data.feeds[spec.data.rows]
     feeds = {**spec.data.feeds, spec.data.rows: replace(rows, known_at=rows.known_at or rows.event_at)}
     return replace(spec, data=replace(spec.data, feeds=feeds, columns={**known, **beside}))
 
 
-def score_of(spec: SystemSpec) -> str:
-    """Name of the column of the log that holds the answer."""
+def scores_of(spec: SystemSpec) -> tuple[str, ...]:
+    """Names of the columns of the log that hold the answer: one, or one for each class in order."""
     assert spec.predictions is not None
-    return spec.predictions.score or str(kinds.load("tasks", spec.task).output)
+    return answer_columns(spec.predictions.score or str(kinds.load("tasks", spec.task).output), spec)
 
 
 def of_log(spec: SystemSpec, rows: pl.DataFrame) -> Told:
@@ -93,17 +95,32 @@ def of_log(spec: SystemSpec, rows: pl.DataFrame) -> Told:
         pl.lit("").alias("caller"),
     )
     inputs = rows.select(pl.col(name) for name in spec.data.columns if name in rows.columns)
-    return Told(meta=meta, inputs=inputs, outputs=rows[score_of(spec)].cast(pl.Float64))
+    return Told(meta=meta, inputs=inputs, outputs=_outputs(rows, scores_of(spec), bool(spec.data.label.classes)))
 
 
-def of_arrivals(rows: pl.DataFrame, output: str) -> Told:
-    """Whole rows of the arrivals table as answers."""
+def _outputs(rows: pl.DataFrame, names: Sequence[str], is_of_classes: bool) -> pl.Series | pl.DataFrame:
+    """Answers by the columns that hold them.
+
+    Of several classes one that is missing was answered 0, by a version that does not know it, where the others add up
+    to 1; where they do not, there is no answer.
+    """
+    if not is_of_classes:
+        return rows[names[0]].cast(pl.Float64)
+    given = [pl.col(name).cast(pl.Float64) if name in rows.columns else pl.lit(None, pl.Float64) for name in names]
+    parts = rows.select(part.fill_nan(None).alias(name) for part, name in zip(given, names, strict=True))
+    is_whole = (pl.sum_horizontal(names) - 1).abs() <= ROUNDING
+    return parts.select(pl.coalesce(name, pl.when(is_whole).then(0.0)).alias(name) for name in names)
+
+
+def of_arrivals(rows: pl.DataFrame, output: str, classes: Sequence[str] = ()) -> Told:
+    """Whole rows of the arrivals table as answers; of several classes, whatever their order, as `of_log` has them."""
     named = rows.with_columns(
         pl.col("predicted_at").alias("event_at"),
         pl.when(pl.col("version") == "").then(pl.lit(UNNAMED)).otherwise("version").alias("version"),
     )
     inputs = named.select(pl.col(name).alias(name.removeprefix("in.")) for name in rows.columns if name[:3] == "in.")
-    return Told(meta=named.select(_META), inputs=inputs, outputs=named[f"out.{output}"].cast(pl.Float64))
+    names = [f"out.{output}.{name}" for name in in_order(classes)] or [f"out.{output}"]
+    return Told(meta=named.select(_META), inputs=inputs, outputs=_outputs(named, names, bool(classes)))
 
 
 class Halves:

@@ -1,6 +1,7 @@
 """What an incident means. In: an incident, the days before and after. Out: when it began, where, what it costs, why."""
 
 import logging
+from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -79,8 +80,15 @@ def take_up(
     now: datetime,
 ) -> Incident:
     """The incident with its explanation, stored; as it is where that is not due. An incident that cannot be explained
-    says so and stands. The note of its newest verdict names the categories that came and went."""
-    named = _with_names(incident, spec, task, reference, live, answer, now)
+    says so and stands. The note of its newest verdict names the categories that came and went.
+
+    `answer` is None where the model cannot be asked: served elsewhere.
+    """
+
+    def case_of(incident: Incident) -> Case:
+        return Case(incident, spec, task, reference, live, answer, now)
+
+    named = _with_names(incident, case_of)
     if named is not incident:
         tx.put(named)
     incident = named
@@ -89,7 +97,7 @@ def take_up(
     try:
         events = happenings(tx, spec, now - timedelta(days=90), now)
         events = tuple(each for each in events if not each.what.startswith(f"{incident.id} "))
-        explained = explain(incident, spec, task, reference, live, answer, events, now)
+        explained = explain(case_of(incident), events)
     except Exception as error:
         log.exception("explaining %s failed", incident.id)
         about = (incident.subject, *incident.also)
@@ -103,17 +111,9 @@ def take_up(
     return incident
 
 
-def _with_names(
-    incident: Incident,
-    spec: SystemSpec,
-    task: Task,
-    reference: Reference,
-    live: LivePredictions,
-    answer: Answer | None,
-    now: datetime,
-) -> Incident:
+def _with_names(incident: Incident, case_of: Callable[[Incident], Case]) -> Incident:
     try:
-        names = came_and_went(Case(incident, spec, task, reference, live, answer, now))
+        names = came_and_went(case_of(incident))
     except Exception:
         log.exception("the categories of %s could not be told", incident.id)
         return incident
@@ -125,25 +125,11 @@ def _with_names(
     return replace(incident, last=last, first=last if incident.first == incident.last else incident.first)
 
 
-def explain(
-    incident: Incident,
-    spec: SystemSpec,
-    task: Task,
-    reference: Reference,
-    live: LivePredictions,
-    answer: Answer | None,
-    changes: tuple[Happening, ...],
-    now: datetime,
-) -> Explanation:
+def explain(case: Case, changes: tuple[Happening, ...]) -> Explanation:
     """What an incident means, from at most 60 days and a bounded sample of their rows.
 
-    `answer` is None where the model cannot be asked: served elsewhere. What fails or cannot be told becomes a part of
-    the note. Deterministic.
+    What fails or cannot be told becomes a part of the note. Deterministic.
     """
-    return _explained(Case(incident, spec, task, reference, live, answer, now), changes)
-
-
-def _explained(case: Case, changes: tuple[Happening, ...]) -> Explanation:
     days = case.tried("the days could not be read", lambda: _days(case), None)
     if days is None or not days.days:
         case.notes += ["no day with answers is complete yet"] if days is not None else []

@@ -150,14 +150,18 @@ def why(
 def _told(tx: Transaction, lake: Lake, system: str, row: pl.DataFrame, timezone: str) -> Explanation:
     """What is on record of an answer that was given elsewhere: without its model no input's influence is known."""
     facts = row.row(0, named=True)
-    outputs = [name for name in row.columns if name.startswith("out.")]
-    output = next((name for name in outputs if facts[name] is not None), outputs[0])
+    given = {name: facts[name] for name in row.columns if name.startswith("out.") and facts[name] is not None}
+    parts = {name.split(".", 2)[2]: value for name, value in given.items() if name.count(".") > 1}
+    answered = max(parts, key=parts.__getitem__) if parts else ""
     label, label_known_at = _label(lake, system, facts["key"])
     inputs = _inputs(row).row(0, named=True)
     return Explanation(
         prediction_id=facts["prediction_id"],
         system=system,
-        output=_number(facts[output]),
+        output=parts[answered] if parts else next(iter(given.values()), math.nan),
+        answered=answered,
+        probabilities=parts,
+        label_class=_label_class(lake, system, facts["key"]) if parts else None,
         predicted_at=facts["predicted_at"],
         event_at=facts["event_at"],
         features_known_at=facts["features_known_at"],

@@ -202,11 +202,9 @@ class Monitoring:
         if check.evidence == "stated":
             judged = evaluation.judge_stated(check, monitor.check, readings, name=monitor.name)
             return _remember_bad_days(judged, window, memory)
-        levels = self.levels(reference, facts)
-        share = levels[monitor.name]
+        share = self.levels(reference, facts)[monitor.name]
         if share.why:
-            judged = evaluation.judge_uncalibrated(check, monitor.check, readings, share.why, name=monitor.name)
-            return _giving_way(judged, self._calibrated_twin(monitor, levels))
+            return evaluation.judge_uncalibrated(check, monitor.check, readings, share.why, name=monitor.name)
         history = self._history(monitor, check, reference, facts)
         return evaluation.judge_window(check, monitor.check, readings, history, level=share.level, name=monitor.name)
 
@@ -221,15 +219,15 @@ class Monitoring:
     ) -> Evaluation:
         """Judge a window that moves on by less than its length together with its newest part, in one ranking: what is
         large is seen on its first day, what is small once a window is full of it."""
-        check, levels = self._checks[monitor.name], self.levels(reference, facts)
-        share, newest = levels[monitor.name], Window(window.blocks[-_step(monitor) :], window.roles, window.facts)
+        check, share = self._checks[monitor.name], self.levels(reference, facts)[monitor.name]
+        newest = Window(window.blocks[-_step(monitor) :], window.roles, window.facts)
         baseline = Window(reference.blocks, window.roles, window.facts)
         if why := _not_full(window, memory.get("first", "")):
             readings = [replace(reading, value=None, note=why) for reading in readings]
         both = [*readings, *evaluation.of_newest(evaluation.measure(check, newest, baseline))]
         if share.why:
             judged = evaluation.judge_uncalibrated(check, monitor.check, both, share.why, name=monitor.name)
-            return evaluation.as_one(_giving_way(judged, self._calibrated_twin(monitor, levels)))
+            return evaluation.as_one(judged)
         history = self._history(monitor, check, reference, facts)
         judged = evaluation.judge_window(check, monitor.check, both, history, level=share.level, name=monitor.name)
         judged = evaluation.as_one(judged)
@@ -240,14 +238,6 @@ class Monitoring:
         elif failed and begin <= failed:
             judged = evaluation.holding(judged, f"its window still has {failed}, when it failed")
         return replace(judged, memory={"failed": failed} if failed else {})
-
-    def _calibrated_twin(self, monitor: Monitor, levels: Mapping[str, Levels]) -> str:
-        """The name of a calibrated monitor that asks the same of another window; empty where there is none."""
-        for other in self._spec.monitors:
-            asks_the_same = (other.check, other.options) == (monitor.check, monitor.options) and other != monitor
-            if asks_the_same and other.name in levels and levels[other.name].level:
-                return other.name
-        return ""
 
     def _evaluate_stream(
         self,
@@ -436,20 +426,6 @@ def _begin(reference: Reference, newest: date) -> date:
     if reference.until is None:
         return newest
     return max(reference.until + timedelta(days=1), newest - MONTH + timedelta(days=1))
-
-
-def _giving_way(judged: Evaluation, twin: str) -> Evaluation:
-    """What stated limits say, as a warning where a calibrated monitor watches the same: it would alarm beyond the
-    budget, and what is wrong is found all the same."""
-    if not twin:
-        return judged
-    verdicts = [
-        replace(v, grade=Grade.WARN, why=f"{v.why}; '{twin}' watches the same and is calibrated")
-        if v.grade is Grade.FAIL
-        else v
-        for v in judged.verdicts
-    ]
-    return replace(judged, verdicts=tuple(verdicts))
 
 
 def _remember_bad_days(judged: Evaluation, window: Window, memory: Mapping[str, Any]) -> Evaluation:

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from itertools import cycle, islice
 from pathlib import Path
 from statistics import median
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import uvloop
@@ -15,13 +17,12 @@ import uvloop
 from holdfast.core.answerer import Answerer
 from holdfast.core.clock import Clock, cpu_s
 from holdfast.core.model import Model
-from holdfast.core.protocols import Runtime
 from holdfast.core.routes import RoutedSystem, TokenHash
 from holdfast.core.signature import Rows, Signature
 from holdfast.core.spec import Serve
 from holdfast.profiling.inputs import Inputs
 from holdfast.profiling.measured import AT_ONCE, BATCH_ROWS, USUAL_AT_ONCE, Case, Form, RecordingFacts, Repeats
-from holdfast.profiling.path import FloatArray, Lakes, ServingPath
+from holdfast.profiling.path import Lakes, ServingPath
 from holdfast.profiling.requests import Requests
 from holdfast.profiling.stages import Plain, Stopwatches, Taken, stages_of, whole_us
 from holdfast.security.identity import new_token
@@ -161,6 +162,7 @@ def measured_recording(system: str, record: str, model: Model, inputs: Inputs, l
         columns=tuple(column for column in signature.columns if column.type != "category"),
         task=signature.task,
         output=signature.output,
+        classes=signature.classes,
     )
     bare = Rows(names=rows.names, numbers=rows.numbers, texts={}, outside=rows.outside)
     recorder = Recorder(lakes.opener("process"), lambda _: Serve())
@@ -169,7 +171,7 @@ def measured_recording(system: str, record: str, model: Model, inputs: Inputs, l
         predicted_at=np.zeros(count, dtype=np.int64),
         key=inputs.keys[-count:] if any(inputs.keys) else None,
     )
-    outputs, queue_us = np.zeros(count), np.zeros(count)
+    outputs, queue_us = np.zeros(signature.shape(count)), np.zeros(count)
 
     def recording(of: Signature, what: Rows) -> Callable[[], None]:
         by = Answerer(system=system, version="0", stage="live", release="", signature=of, signature_hash=of.hash())
@@ -210,7 +212,9 @@ def _interleaved(works: Sequence[Callable[[], object]], times: int) -> list[floa
 
 def measured_repeats(model: Model, rows: Rows, size: int = CACHE) -> Repeats:
     """How many rows came again while a cache of this size would have kept their answers, and what it costs a row."""
-    nothing = Model(model.signature, model.transform, _Nothing(), model.facts)
+    # A runtime that takes no time, so that what stands around it can be measured.
+    idle: Any = SimpleNamespace(run=lambda x: np.zeros(model.signature.shape(len(x))))
+    nothing = Model(model.signature, model.transform, idle, model.facts)
     batches = [rows.take(np.arange(i, min(i + _BATCH, rows.count))) for i in range(0, rows.count, _BATCH)]
     cached = CachedModel(nothing, size)
     began_s = cpu_s()
@@ -221,17 +225,6 @@ def measured_repeats(model: Model, rows: Rows, size: int = CACHE) -> Repeats:
         nothing.predict(batch)
     lookup_s = max(0.0, with_cache_s - (cpu_s() - began_s))
     return Repeats(rows=rows.count, size=size, share=cached.hits / rows.count, lookup_us=lookup_s / rows.count * 1e6)
-
-
-class _Nothing:
-    """A runtime that takes no time, so that what stands around it can be measured."""
-
-    @classmethod
-    def load(cls, directory: Path) -> Runtime:
-        return cls()
-
-    def run(self, x: FloatArray) -> FloatArray:
-        return np.zeros(len(x))
 
 
 def _bytes_below(directory: Path) -> int:

@@ -14,7 +14,6 @@ from holdfast.core.clock import Clock, stopwatch_s
 from holdfast.core.records import Version
 from holdfast.core.routes import RoutedSystem
 from holdfast.core.spec import SystemSpec
-from holdfast.errors import StateError
 from holdfast.profiling.advice import advice_of
 from holdfast.profiling.inputs import inputs_of
 from holdfast.profiling.live import live_of
@@ -51,15 +50,11 @@ def profiled(
     began_s = stopwatch_s()
     where = state.unpacked(version)
     model = state.load_model(where)
-    if model.signature.classes:
-        raise StateError(
-            f"'{spec.system}' answers one probability per class, which goes the general way; what is measured here is "
-            "the quick one"
-        )
     inputs = inputs_of(state, version, model.signature, clock)
     routed = RoutedSystem(
         task=spec.model.task,
         output=model.signature.output,
+        classes=model.signature.classes,
         live=where,
         # A cache would answer rows that come round again; what it would do for real ones is measured apart.
         serve=msgspec.structs.replace(spec.serve, cache=0),

@@ -53,7 +53,7 @@ class CachedModel:
         self.model = model
         self.size = size
         self.count = count or LookUpCount()
-        self._outputs: dict[bytes, float] = {}
+        self._outputs: dict[bytes, float | list[float]] = {}
 
     def counted_in(self, count: LookUpCount) -> "CachedModel":
         """The same cache for a version whose look-ups are counted there: what one keeps answers the other too."""
@@ -88,11 +88,12 @@ class CachedModel:
         return self._outputs is other._outputs
 
     def predict(self, rows: Rows) -> FloatArray:
-        """Outputs (n,) as float64."""
+        """Outputs (n,), or (n, classes), as float64. Raises ValueError where the model gives another shape."""
         x = self.model.transform.matrix(rows)
         known = self._outputs
         keys = [row.tobytes() for row in x]
-        outputs = np.empty(rows.count)
+        signature = self.model.signature
+        outputs = np.empty(signature.shape(rows.count))
         missing: list[int] = []
         for i, key in enumerate(keys):
             found = known.pop(key, None)
@@ -104,6 +105,8 @@ class CachedModel:
         self.count.misses += len(missing)
         if missing:
             fresh = self.model.runtime.run(x if len(missing) == rows.count else x[missing])
+            if fresh.shape != signature.shape(len(missing)):  # numpy would repeat one number for each class
+                raise ValueError(f"outputs of shape {fresh.shape} for {len(missing)} rows")
             outputs[missing] = fresh
             for i, output in zip(missing, outputs[missing].tolist(), strict=True):
                 known[keys[i]] = output

@@ -18,7 +18,7 @@ from holdfast.core.times import microseconds
 from holdfast.errors import HoldfastError, NotFound, StateError
 from holdfast.serve.lanes import Lane, Lanes, LoadModel, Pair, Prepared, prepare
 from holdfast.serve.observing import Observing
-from holdfast.serve.quick import Quick, rows_of, stuck_to, write_answers
+from holdfast.serve.quick import Quick, name_lists, rows_of, stuck_to, write_answers, write_class_answers
 from holdfast.serve.quick import meta_of as quick_meta
 from holdfast.serve.recording import Answered, Done, FloatArray, Recorder, RowMeta
 from holdfast.serve.requests import Part, Pending, PredictAnswer, PredictRequest, joined, meta_of, split
@@ -143,6 +143,8 @@ class DataPlane:
 
     def run_quick(self, lanes: Lanes, calls: Sequence[Quick]) -> None:
         """Answer calls of one system that were read in a single pass, as `run` does."""
+        if lanes.routed.is_listwise:
+            name_lists(calls)
         meta = quick_meta(calls, microseconds(self._clock.now()))
         if lanes.canary is None or lanes.routed.canary_share <= 0.0:
             self._answer_quick(lanes.lane(), calls, meta)
@@ -304,8 +306,10 @@ def _settle_quick(calls: Sequence[Quick], outcome: Outcome, outside: Sequence[in
     if isinstance(outcome, HoldfastError):
         for call in calls:
             call.error = outcome
-    else:
+    elif outcome.ndim == 1:
         write_answers(calls, outcome, outside)
+    else:
+        write_class_answers(calls, outcome, outside)
     for call in calls:
         try:
             call.origin.answered(call)

@@ -14,6 +14,7 @@ from holdfast.core.signature import Signature
 from holdfast.errors import HoldfastError, NotFound, StateError
 from holdfast.observe.tallies import Cached
 from holdfast.serve.caching import CacheCounts, CachedModel, LookUpCount
+from holdfast.serve.classphrases import ClassPhrases
 from holdfast.serve.phrases import Phrases
 from holdfast.serve.reading import Reading
 from holdfast.serve.recording import FloatArray, IntArray
@@ -212,7 +213,7 @@ def _cached(model: Model | CachedModel, size: int, count: LookUpCount) -> Cached
 
 
 def _reading(routed: RoutedSystem, live: Lane | None, canary: Lane | None) -> Reading | None:
-    if live is None or live.signature.classes:  # answers of several numbers go the general way
+    if live is None:
         return None
     if canary is not None and _shape(canary.signature) != _shape(live.signature):
         return None
@@ -263,5 +264,12 @@ def _lane(
         artifact=version.artifact,
         names=frozenset(column.name for column in model.signature.columns),
         reader=reader_of(model.signature),
-        phrases=Phrases(system=name, version=version.version, stage=stage, output=model.signature.output),
+        phrases=_phrases(name, version.version, stage, model.signature),
     )
+
+
+def _phrases(system: str, version: str, stage: ServingStage, signature: Signature) -> Phrases:
+    output, classes = signature.output, signature.classes
+    if classes:
+        return ClassPhrases(system=system, version=version, stage=stage, output=output, classes=classes)
+    return Phrases(system=system, version=version, stage=stage, output=output)

@@ -8,6 +8,7 @@ import numpy as np
 
 from holdfast.core.inputs import Ranges, Reader
 from holdfast.core.signature import Rows
+from holdfast.serve.classphrases import ClassPhrases, likeliest
 from holdfast.serve.lanes import Lane, Lanes
 from holdfast.serve.paths import Place
 from holdfast.serve.reading import Given
@@ -96,6 +97,12 @@ class Quick:
         """The version that answered it."""
 
 
+def name_lists(calls: Sequence[Quick]) -> None:
+    """Let the rows of each call that names no unit be a list of their own."""
+    for call in calls:
+        call.units = [unit or call.request_id for unit in call.units or [None] * call.count]
+
+
 def stuck_to(calls: Sequence[Quick]) -> list[str]:
     """What decides which version answers each call: the unit, or the key, or the request."""
     return [(c.units and c.units[0]) or (c.keys and c.keys[0]) or c.request_id for c in calls]
@@ -177,4 +184,27 @@ def write_answers(calls: Sequence[Quick], outputs: FloatArray, outside: Sequence
             call.payload, call.json_length = json + outputs[start:end].astype("<f8").tobytes(), len(json)
         else:
             call.payload = phrases.infer(id, numbers[start:end], outside[start:end])
+        start = end
+
+
+def write_class_answers(calls: Sequence[Quick], outputs: FloatArray, outside: Sequence[int]) -> None:
+    """As `write_answers`, of outputs (n, classes): the calls were answered by one version."""
+    lane = calls[0].lane
+    assert lane is not None
+    phrases = lane.phrases
+    assert isinstance(phrases, ClassPhrases)
+    numbers = _encode(outputs.reshape(-1).tolist())[1:-1].split(b",")
+    places, width = likeliest(outputs).tolist(), phrases.width
+    start = 0
+    for call in calls:
+        end = start + call.count
+        id, own, beyond = _encode(call.request_id), places[start:end], outside[start:end]
+        if call.known.place.kind == "predict":
+            call.payload = phrases.predict_classes(id, numbers[start * width : end * width], own, beyond)
+        elif call.wants_bytes:
+            named = phrases.classes_as_bytes(own)
+            json = phrases.before_class_bytes(id, len(named), call.count, beyond)
+            call.payload, call.json_length = json + outputs[start:end].astype("<f8").tobytes() + named, len(json)
+        else:
+            call.payload = phrases.infer_classes(id, numbers[start * width : end * width], own, beyond)
         start = end

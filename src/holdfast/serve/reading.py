@@ -120,6 +120,7 @@ class Reading:
     def __init__(self, signature: Signature, key: str, unit: str) -> None:
         self.width = len(signature.columns)
         self._output = signature.output
+        self._has_classes = bool(signature.classes)
         self._columns = signature.columns
         self._place = {column.name: j for j, column in enumerate(signature.columns)}
         beside = [name for name in dict.fromkeys((key, unit)) if name and name not in self._place]
@@ -268,8 +269,8 @@ class Reading:
         wanted = infer.outputs
         if len(infer.inputs) != 1 or len(wanted) > 1 or (infer.id and not usable_id(infer.id)):
             return None
-        if wanted and wanted[0].name != self._output:
-            return None
+        if wanted and (self._has_classes or wanted[0].name != self._output):
+            return None  # of several classes there are two outputs: the general way looks which are wanted
         tensor = infer.inputs[0]
         dtype, shape = _BINARY.get(tensor.datatype), tensor.shape
         if dtype is None or len(shape) != 2 or shape[1] != self.width or shape[0] < 1:

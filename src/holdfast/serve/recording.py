@@ -83,7 +83,7 @@ def arrival_fields(signature: Signature) -> tuple[Field, ...]:
     """Columns of the arrivals table: `part` is ``whole``, ``request`` (no output) or ``response`` (no inputs)."""
     texts = [Field(f"in.{c.name}", "text") for c in signature.columns if c.type == "category"]
     numbers = [Field(f"in.{c.name}", "float") for c in signature.columns if c.type != "category"]
-    return (*_ARRIVAL, *texts, *numbers, Field(f"out.{signature.output}", "float"))
+    return (*_ARRIVAL, *texts, *numbers, *(Field(f"out.{name}", "float") for name in signature.outputs))
 
 
 def label_fields() -> tuple[Field, ...]:
@@ -113,7 +113,7 @@ class Arrival(msgspec.Struct, frozen=True, kw_only=True):
     inputs: Rows | None = None
     """None for a response."""
     outputs: FloatArray | None = None
-    """None for a request."""
+    """(n,), or (n, classes). None for a request."""
 
 
 class RowMeta(msgspec.Struct, frozen=True, kw_only=True):
@@ -259,10 +259,12 @@ class Recorder:
             matrix = np.empty((n, rows.numbers.shape[1] + 3))
             matrix[:, 2:-1] = rows.numbers
             matrix[:, -1] = outputs
-        else:  # a row that failed in one of its numbers failed in all
-            matrix = np.column_stack(
-                [np.empty((n, 2)), rows.numbers, np.where(np.reshape(finite, (-1, 1)), outputs, np.nan)]
-            )
+        else:
+            width = outputs.shape[1]
+            matrix = np.empty((n, rows.numbers.shape[1] + 2 + width))
+            matrix[:, 2:-width] = rows.numbers
+            # A row that failed in one of its numbers failed in all.
+            matrix[:, -width:] = outputs if are_ok else np.where(finite[:, None], outputs, np.nan)
         matrix[:, 0] = queue_us
         matrix[:, 1] = run_us
         caller = meta.caller if isinstance(meta.caller, str) else None
@@ -367,14 +369,15 @@ class Recorder:
         }
         constants: dict[str, Any] = {"part": arrival.part, "caller": arrival.caller}
         columns["arrived_at"] = np.full(n, arrival.arrived_at, dtype=np.int64)
-        matrix = np.full((n, len(signature.columns) - len(texts) + 1), np.nan)
+        width = len(signature.outputs)
+        matrix = np.full((n, len(signature.columns) - len(texts) + width), np.nan)
         if arrival.inputs is None:
             constants |= {f"in.{name}": None for name in texts}
         else:
             columns |= {f"in.{name}": arrival.inputs.texts[name] for name in texts}
-            matrix[:, :-1] = arrival.inputs.numbers
+            matrix[:, :-width] = arrival.inputs.numbers
         if arrival.outputs is not None:
-            matrix[:, -1] = arrival.outputs
+            matrix[:, -width:] = arrival.outputs.reshape(n, width)
         self._committer(ARRIVALS.name, system, signature.hash(), lambda: arrival_fields(signature)).append(
             columns, n, constants=constants, matrix=matrix, done=done or _raised
         )

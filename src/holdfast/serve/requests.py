@@ -13,6 +13,7 @@ from holdfast.core.signature import Rows
 from holdfast.core.times import microseconds
 from holdfast.errors import HoldfastError, InvalidInput
 from holdfast.observe.tracing import Trace
+from holdfast.serve import classphrases
 from holdfast.serve.lanes import Lane, Lanes
 from holdfast.serve.recording import FloatArray, IntArray, RowMeta
 from holdfast.serve.traffic import takes_canary
@@ -54,8 +55,7 @@ class PredictRequest(msgspec.Struct, frozen=True, kw_only=True):
         return len(next(iter(self.columns.values()))) if self.columns else 0
 
 
-CLASS = "class"
-"""What the most likely class is called in an answer."""
+CLASS = classphrases.CLASS
 
 
 class PredictAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,12 +75,8 @@ class PredictAnswer(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def likeliest(self) -> list[str | None]:
         """The most likely class of each row, the first of equal ones; None where the model gave no probabilities."""
-        finite = np.isfinite(self.outputs.sum(axis=1))
-        places = np.where(finite[:, None], self.outputs, 0.0).argmax(axis=1)
-        return [
-            self.classes[place] if known else None
-            for place, known in zip(places.tolist(), finite.tolist(), strict=True)
-        ]
+        names = (*self.classes, None)  # the last one stands at NONE
+        return [names[place] for place in classphrases.likeliest(self.outputs).tolist()]
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -105,6 +101,8 @@ class Pending:
         units = request.units if request.units is not None else _column(request, lanes.routed.unit)
         self.keys = texts_of(keys, "keys", lanes.routed.key, self.count)
         self.units = texts_of(units, "units", lanes.routed.unit, self.count)
+        if lanes.routed.is_listwise:
+            self.units = [unit or self.request_id for unit in self.units]
         self.event_at = _times(request.event_at, "event_at", self.count)
         self.features_known_at = _times(request.features_known_at, "features_known_at", self.count)
         self.parts = _parts(lanes, request, self)

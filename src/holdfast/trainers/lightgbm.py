@@ -98,7 +98,7 @@ class LightGBM(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         least = self.min_rows_per_leaf or max(20, round(0.003 * len(y)))
         options = self._options(objective, metric, seed) | {"min_data_in_leaf": least}
         options |= {"num_class": len(task.classes)} if task.classes else {}
-        options |= _listwise([y] if valid is None else [y, valid[1]]) if task.is_listwise else {}
+        options |= _listwise([y] if valid is None else [y, valid[1]]) if y.ndim > 1 else {}
         train = lgb.Dataset(**_rows(x, y, weights), params=options)
         watched = [train]
         if valid is not None:

@@ -23,6 +23,7 @@ from holdfast.core.clock import Clock
 from holdfast.core.inputs import read_columns, read_json, read_matrix, reader_of
 from holdfast.core.routes import RoutedSystem, ServedElsewhere
 from holdfast.core.signature import Rows
+from holdfast.core.specelsewhere import ROUNDING
 from holdfast.core.times import AwareTime, microseconds
 from holdfast.errors import InvalidInput, NotFound, did_you_mean
 from holdfast.serve.recording import Arrival, FloatArray, Recorder
@@ -40,17 +41,18 @@ LONG_AGO = timedelta(days=400)
 LONGEST_VERSION = 200
 """Most characters of what an answer calls its version: it is recorded with every row."""
 PROBABILITY = "probability"
-"""The output of a task of two classes, which lies in [0, 1]."""
+"""The output of a task of classes, which lies in [0, 1]."""
 
 
 class PlainPrediction(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One answer that was given elsewhere: what it was made from and what it was.
 
-    `at` is when it was given, now by default; `key` is what a label is matched on, `id` by default.
+    `score` is a number, or the probability of each class by its name. `at` is when it was given, now by default; `key`
+    is what a label is matched on, `id` by default.
     """
 
     id: str | int
-    score: float
+    score: float | dict[str, float]
     inputs: dict[str, Any]
     key: str | int | None = None
     version: str = ""
@@ -130,8 +132,8 @@ async def take_predictions(
                 expected=f"a time of the last {LONG_AGO.days} days",
             )
         _check_version(each.version, row)
-    outputs = np.array([each.score for each in given], dtype=np.float64)
-    _check_scores(outputs, "score", routed)
+    outputs = _said([each.score for each in given], "score", elsewhere, routed)
+    _check_scores(outputs, "score", elsewhere, routed)
     rows, keys = _plain_rows([each.inputs for each in given], elsewhere, routed)
     beside = [each.key if each.key is not None else key for each, key in zip(given, keys, strict=True)]
     arrival = Arrival(
@@ -328,27 +330,60 @@ def _instances(given: Any, elsewhere: ServedElsewhere) -> list[Any]:
 
 
 def _response(data: bytes, elsewhere: ServedElsewhere, routed: RoutedSystem) -> tuple[FloatArray, str]:
-    """Outputs (n,) of a response's payload, and what it calls its version."""
+    """Outputs (n,), or (n, classes), of a response's payload, and what it calls its version."""
     length = _json_length(data)
     decoded = _decode_any(data[:length])
     if isinstance(decoded, dict) and "predictions" in decoded:
-        found, version = _version1(decoded["predictions"], elsewhere), ""
+        outputs, version = _version1(decoded["predictions"], elsewhere, routed), ""
     else:
         response = _decode_outputs(data[:length])
         found, version = _chosen(response.outputs, memoryview(data)[length:], elsewhere), response.model_version or ""
-    outputs = _scores(found, routed)
-    _check_scores(outputs, elsewhere.score, routed)
+        outputs = _scores(found, elsewhere, routed)
+    _check_scores(outputs, elsewhere.score, elsewhere, routed)
     return outputs, version
 
 
-def _version1(given: Any, elsewhere: ServedElsewhere) -> Tensor:
+def _said(
+    given: Sequence[float | Mapping[str, Any]], column: str, elsewhere: ServedElsewhere, routed: RoutedSystem
+) -> FloatArray:
+    """Outputs (n,) of numbers, or (n, classes) of probabilities by the names of the classes.
+
+    A class that is not named was answered 0, by a version that does not know it.
+    """
+    classes = elsewhere.signature.classes
+    outputs = np.zeros(elsewhere.signature.shape(len(given)))
+    for row, each in enumerate(given):
+        if isinstance(each, Mapping) != bool(classes):
+            expected = _expected(elsewhere, routed)
+            said = "by class" if isinstance(each, Mapping) else "a single number"
+            message = f"row {row}, column '{column}': an answer of '{routed.task}' is not {said}; expected {expected}"
+            raise InvalidInput(message, row=row, column=column, expected=expected)
+        if not isinstance(each, Mapping):
+            outputs[row] = each
+            continue
+        for name, value in each.items():
+            if name not in classes:
+                near = did_you_mean(name, classes)
+                message = f"row {row}, column '{column}': no class '{name[:80]}'{near}; there are {', '.join(classes)}"
+                raise InvalidInput(message, row=row, column=column, expected=_expected(elsewhere, routed))
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+                message = f"row {row}, column '{column}.{name}': this is no probability"
+                raise InvalidInput(message, row=row, column=column, expected=_expected(elsewhere, routed))
+            outputs[row, classes.index(name)] = value
+    return outputs
+
+
+def _version1(given: Any, elsewhere: ServedElsewhere, routed: RoutedSystem) -> FloatArray:
     name = elsewhere.score
     if isinstance(given, list) and given and all(isinstance(each, dict) for each in given):
         given = [each.get(name) for each in given]
+        if elsewhere.signature.classes and any(isinstance(each, dict) for each in given):
+            return _said(given, name, elsewhere, routed)
     if not isinstance(given, list) or not given:
         raise InvalidInput("'predictions' is no list of answers", column="predictions", expected="one answer per row")
     width = len(given[0]) if isinstance(given[0], list) else 0
-    return from_values(name, "FP64", (len(given), width) if width else (len(given),), given)
+    tensor = from_values(name, "FP64", (len(given), width) if width else (len(given),), given)
+    return _scores(tensor, elsewhere, routed)
 
 
 def _chosen(outputs: Sequence[RequestInput], raw: memoryview, elsewhere: ServedElsewhere) -> Tensor:
@@ -380,9 +415,18 @@ def _chosen(outputs: Sequence[RequestInput], raw: memoryview, elsewhere: ServedE
     raise AssertionError("one of them is it")
 
 
-def _scores(tensor: Tensor, routed: RoutedSystem) -> FloatArray:
-    """One number per row. Of two probabilities the second is that of the positive class."""
+def _scores(tensor: Tensor, elsewhere: ServedElsewhere, routed: RoutedSystem) -> FloatArray:
+    """One number per row, or one per class. Of two probabilities the second is that of the positive class."""
     values = floats(tensor).reshape(tensor.shape)
+    if classes := elsewhere.signature.classes:
+        if tensor.width == len(classes) and values.ndim == 2:
+            return values
+        raise InvalidInput(
+            f"'{tensor.name}' has {tensor.width} values a row; an answer of '{routed.task}' is one probability for "
+            f"each of {len(classes)} classes, in this order: {', '.join(classes)}",
+            column=tensor.name,
+            expected=f"shape [n, {len(classes)}]",
+        )
     if tensor.width == 1:
         return values.reshape(-1)
     if tensor.width == 2 and routed.output == PROBABILITY:
@@ -394,14 +438,29 @@ def _scores(tensor: Tensor, routed: RoutedSystem) -> FloatArray:
     )
 
 
-def _check_scores(outputs: FloatArray, column: str, routed: RoutedSystem) -> None:
+def _check_scores(outputs: FloatArray, column: str, elsewhere: ServedElsewhere, routed: RoutedSystem) -> None:
     low, high = (0.0, 1.0) if routed.output == PROBABILITY else (-math.inf, math.inf)
     wrong = ~np.isfinite(outputs) | (outputs < low) | (outputs > high)
+    expected = _expected(elsewhere, routed)
+    if wrong.any():
+        at = np.unravel_index(int(np.argmax(wrong)), wrong.shape)
+        row, where = int(at[0]), f"{column}.{elsewhere.signature.classes[at[1]]}" if wrong.ndim > 1 else column
+        said = f"row {row}, column '{where}': {outputs[at]:g} is no answer of '{routed.task}'; expected {expected}"
+        raise InvalidInput(said, row=row, column=column, expected=expected)
+    if outputs.ndim == 1:
+        return
+    totals = outputs.sum(axis=1)
+    wrong = np.abs(totals - 1) > ROUNDING
     if wrong.any():
         row = int(np.argmax(wrong))
-        expected = "a probability, from 0 to 1" if routed.output == PROBABILITY else "a finite number"
-        said = f"row {row}, column '{column}': {outputs[row]:g} is no answer of '{routed.task}'; expected {expected}"
+        said = f"row {row}, column '{column}': the probabilities add up to {totals[row]:g}; expected {expected}"
         raise InvalidInput(said, row=row, column=column, expected=expected)
+
+
+def _expected(elsewhere: ServedElsewhere, routed: RoutedSystem) -> str:
+    if classes := elsewhere.signature.classes:
+        return f"the probability of each class ({', '.join(classes)}), which add up to 1"
+    return "a probability, from 0 to 1" if routed.output == PROBABILITY else "a finite number"
 
 
 def _plain_rows(

@@ -13,11 +13,11 @@ from termios import FIONREAD
 from typing import Any
 
 import httptools
-from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from holdfast.core.clock import stopwatch_s
 from holdfast.serve.quick import Known, Quick
+from holdfast.wire.fastlaneflow import Flow, Outlet
 from holdfast.wire.heads import HEAD_LIMIT_BYTES, Heads
 from holdfast.wire.http import Answer, error_of, too_many, with_bytes
 
@@ -39,39 +39,6 @@ _PIECE_BYTES = 16 * 1024
 _NO_HEAD = re.compile(rb"[^A-Z\r\n]|[^\r\n]+\n")
 """The beginning of what cannot become a head: it is refused at once, rather than waited for."""
 _UPGRADE = re.compile(rb"\r\nupgrade:[^\r\n]*", re.IGNORECASE)
-
-
-class Flow(FlowControl):
-    """Reads on only where answers are taken, and nothing that came in is waiting."""
-
-    def __init__(self, transport: Any, pipeline: deque[Any]) -> None:
-        super().__init__(transport)
-        self._pipeline = pipeline
-        self.is_holding = False
-
-    def resume_reading(self) -> None:
-        """Read on, where there is room for more."""
-        if not (self.write_paused or self.is_holding or self._pipeline or self._transport.is_closing()):
-            super().resume_reading()
-
-
-class Outlet:
-    """What an answer through ASGI is written to. A client that is still sending is not cut off by its end.
-
-    To close a connection on which something lies unread resets it, and the client may never see the answer.
-    """
-
-    def __init__(self, lane: "FastLane") -> None:
-        self._lane = lane
-        self.write = lane.transport.write
-        self.is_closing = lane.transport.is_closing
-
-    def close(self) -> None:
-        """Close, or only for writing while a body is coming in."""
-        if self._lane.is_coming_in():
-            self._lane.ignore()
-        else:
-            self._lane.transport.close()
 
 
 class FastLane(HttpToolsProtocol):

@@ -13,11 +13,14 @@ from holdfast.serve.access import Access
 from holdfast.serve.batching import Batcher
 from holdfast.serve.dataplane import DataPlane
 from holdfast.wire.bodies import Bodies
-from holdfast.wire.grpccalls import CallHead, Conversation, Guard, Method, Turn, Turned, Unary, Watch, refused_of
+from holdfast.wire.grpccalls import Asker, CallHead, Guard, Method, Turned, refused_of
+from holdfast.wire.grpcconversation import Conversation
 from holdfast.wire.grpcinfer import infer_response, inference_of
 from holdfast.wire.grpcmessages import DATA_TYPES, HEALTH, INFERENCE, SERVING_STATUS, Message
 from holdfast.wire.grpcquick import QuickCalls, field_head
 from holdfast.wire.grpcreflection import SERVICES, answers
+from holdfast.wire.grpcunary import Unary
+from holdfast.wire.grpcwatch import Watch
 from holdfast.wire.grpcwire import ENCODINGS, Refused, StatusCode, no_grpc, timeout_s
 from holdfast.wire.http import LOADING, error_of
 from holdfast.wire.http2headers import Head
@@ -151,7 +154,7 @@ class InferenceService:
 
     # Inference
 
-    def _infer_quickly(self, call: Unary | Turn, data: bytes, head: CallHead, caller: str) -> bool:
+    def _infer_quickly(self, call: Asker, data: bytes, head: CallHead, caller: str) -> bool:
         return self._quick.take(call, data, head, caller)
 
     async def _infer(self, request: Message, head: CallHead, caller: str) -> Message:

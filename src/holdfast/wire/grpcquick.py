@@ -7,7 +7,7 @@ and explains. So this may be strict, but must never accept what that refuses, no
 import itertools
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -21,7 +21,7 @@ from holdfast.serve.lanes import Lanes, Prepared
 from holdfast.serve.paths import Place
 from holdfast.serve.quick import Known, Quick
 from holdfast.serve.reading import Given
-from holdfast.wire.grpccalls import CallHead
+from holdfast.wire.grpccalls import Asker, CallHead
 from holdfast.wire.grpcmessages import INFERENCE, Message
 
 _FIELDS = {
@@ -47,19 +47,6 @@ _Response = INFERENCE["ModelInferResponse"]
 _Output = INFERENCE["ModelInferResponse.InferOutputTensor"]
 
 
-class Asker(Protocol):
-    """A call that waits for its answer."""
-
-    def reply(self, body: bytes) -> None:
-        """Send the answer: the bytes of a message."""
-
-    def refuse(self, error: BaseException) -> None:
-        """End the call with the status that an error stands for."""
-
-    def generally(self, data: bytes, caller: str) -> None:
-        """Answer the general way: the bytes of the message."""
-
-
 class QuickCalls:
     """Takes the usual calls of a worker; what a system takes and how it answers is prepared once."""
 
@@ -78,7 +65,7 @@ class QuickCalls:
         self._in_force: Prepared | None = None
         self._readings: dict[str, _Reading | None] = {}
         self._known: dict[tuple[str, str], Known] = {}
-        self._heads: dict[bytes, tuple[bytes, bytes]] = {}
+        self._heads: dict[bytes, _Written] = {}
         self._layouts: dict[int, list[_Layout]] = {}
         """By the length of the message."""
 
@@ -140,7 +127,9 @@ class QuickCalls:
             if len(self._heads) >= _MOST_HEADS:
                 self._heads.clear()
             known = self._heads[key] = _written(key)
-        before, output = known
+        before, output, named, size = known
+        if named:
+            return before + _field(3, id) + _two_outputs(output, named, raw[:size], raw[size:], is_raw=is_raw)
         if is_raw:
             return before + _field(3, id) + _field(5, output) + _field(6, raw)
         return before + _field(3, id) + _field(5, output + _field(5, _field(7, raw)))
@@ -391,10 +380,15 @@ class _Parameters(msgspec.Struct, frozen=True):
     outside: int
 
 
+class _Size(msgspec.Struct, frozen=True):
+    binary_data_size: int
+
+
 class _Tensor(msgspec.Struct, frozen=True):
     name: str
     datatype: str
     shape: tuple[int, ...]
+    parameters: _Size
 
 
 class _Head(msgspec.Struct, frozen=True):
@@ -403,21 +397,41 @@ class _Head(msgspec.Struct, frozen=True):
     model_name: str
     model_version: str
     parameters: _Parameters
-    outputs: tuple[_Tensor]
+    outputs: tuple[_Tensor, ...]
 
 
 _decode_head = msgspec.json.Decoder(_Head).decode
 
 
-def _written(head: bytes) -> tuple[bytes, bytes]:
-    """A response without its id and its output, and the output without its data."""
+_Written = tuple[bytes, bytes, bytes, int]
+"""A response without its id and its outputs; its outputs without their data, the second empty where there is one; and
+how many bytes the data of the first are."""
+
+
+def _written(head: bytes) -> _Written:
     said = _decode_head(head)
     response = _Response(model_name=said.model_name, model_version=said.model_version)
     response.parameters["stage"].string_param = said.parameters.stage
     response.parameters["outside"].int64_param = said.parameters.outside
-    [tensor] = said.outputs
-    output = _Output(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
-    return response.SerializeToString(), output.SerializeToString()
+    outputs = [
+        _Output(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape).SerializeToString()
+        for tensor in said.outputs
+    ]
+    named = outputs[1] if len(outputs) > 1 else b""
+    return response.SerializeToString(), outputs[0], named, said.outputs[0].parameters.binary_data_size
+
+
+def _two_outputs(output: bytes, named: bytes, numbers: bytes, texts: bytes, *, is_raw: bool) -> bytes:
+    """The outputs of a message with their data: numbers, and the texts that name a class for each row."""
+    if is_raw:
+        return _field(5, output) + _field(5, named) + _field(6, numbers) + _field(6, texts)
+    listed: list[bytes] = []
+    at = 0
+    while at < len(texts):
+        start = at + 4
+        at = start + int.from_bytes(texts[at:start], "little")
+        listed.append(_field(8, texts[start:at]))
+    return _field(5, output + _field(5, _field(7, numbers))) + _field(5, named + _field(5, b"".join(listed)))
 
 
 def parse(data: bytes) -> Message | None:

@@ -7,6 +7,7 @@ import re
 from collections import deque
 from datetime import UTC, datetime
 
+import msgspec
 import numpy as np
 import pytest
 import uvicorn
@@ -58,6 +59,9 @@ ONE = _signature(Column(name="x", type="number"))
 KEYED = _signature(_category("id"), Column(name="x", type="number"), Column(name="y", type="number"))
 NUMBER_KEYED = _signature(Column(name="id", type="number"), Column(name="x", type="number"))
 ROWS = _signature(Column(name="rows", type="number"), Column(name="x", type="number"))
+CLASSES = ("10% off", 'a "b"', "Öl", "z")
+SEVERAL = msgspec.structs.replace(NUMBERS, classes=CLASSES)
+SEVERAL_MIXED = msgspec.structs.replace(MIXED, classes=CLASSES)
 SIGNATURES = {
     "mixed": MIXED,
     "numbers": NUMBERS,
@@ -71,13 +75,20 @@ SIGNATURES = {
     "tight": NUMBERS,
     "empty": NUMBERS,
     "unkeyed": NUMBERS,
+    "classes": SEVERAL,
+    "mixedclasses": SEVERAL_MIXED,
+    "splitclasses": SEVERAL,
+    "fewerclasses": SEVERAL,
 }
 SECRETS = {"good": "hf_good", "other": "hf_other"}
 TOKENS = tuple(TokenHash(sha256=hash_of(secret), role="client", name=name) for name, secret in SECRETS.items())
 
 
 class Sums:
-    """Answers the sum of all numbers plus the lengths of all texts; 13 anywhere fails, 14 anywhere gives no number."""
+    """Answers the sum of all numbers plus the lengths of all texts; 13 anywhere fails, 14 anywhere gives no number.
+
+    Of several classes: shares that depend on that sum, of which one is no number where 14 is anywhere.
+    """
 
     def __init__(self, signature: Signature, plus: float) -> None:
         self.signature = signature
@@ -90,17 +101,24 @@ class Sums:
         total = numbers.sum(axis=1) + self.plus
         for values in rows.texts.values():
             total += [0.25 if value is None else len(value) for value in values]
-        return np.where((numbers == 14).any(axis=1), np.nan, total)
+        is_none = (numbers == 14).any(axis=1)
+        if not self.signature.classes:
+            return np.where(is_none, np.nan, total)
+        parts = np.abs(np.sin(total[:, None] + np.arange(len(self.signature.classes)))) + 0.1
+        shares = parts / parts.sum(axis=1, keepdims=True)
+        shares[is_none, 1] = np.nan
+        return shares
 
 
 def _system(name: str, **serve) -> RoutedSystem:
     def version(number: str) -> RoutedVersion:
         return RoutedVersion(version=number, artifact=f"{name}/{number}", directory="/nowhere")
 
-    is_split = name in ("split", "half")
+    is_split = name in ("split", "half", "splitclasses", "fewerclasses")
     return RoutedSystem(
         task="regression",
         output="minutes",
+        classes=SIGNATURES[name].classes,
         live=None if name == "empty" else version("1"),
         canary=version("2") if is_split else None,
         canary_share=0.5 if is_split else 0.0,
@@ -197,7 +215,11 @@ class Served:
         self.plane.follow(Routes(generation=self.generation, systems=systems, tokens=tokens))
 
     def _load(self, version: RoutedVersion) -> Sums:
-        return Sums(SIGNATURES[version.artifact.split("/")[0]], 1000.0 * int(version.version))
+        name = version.artifact.split("/")[0]
+        signature = SIGNATURES[name]
+        if name == "fewerclasses" and version.version == "2":  # a canary of a class less
+            signature = msgspec.structs.replace(signature, classes=CLASSES[:-1])
+        return Sums(signature, 1000.0 * int(version.version))
 
     def _new_id(self) -> str:
         self.count += 1

@@ -89,6 +89,8 @@ class Both:
         self.fast.count += 1
         fast, plain = self.kit.responses(self.fast.ask(raw)), self.kit.responses(self.plain.ask(raw))
         assert [each.said() for each in fast] == [each.said() for each in plain], raw
+        for one, other in zip(fast, plain, strict=True):
+            assert one.status != 200 or one.body == other.body, raw
         assert self.fast.is_at_rest(), raw
         return fast
 
@@ -240,7 +242,7 @@ def infer_body(draw, signature):
         parameters = draw(st.sampled_from(['{"key":7}', '{"binary_data_output":true}', "{}", "null"]))
         pairs.append(f'"parameters":{parameters}')
     if draw(ODDLY):
-        wanted = draw(st.sampled_from(["minutes", "other"]))
+        wanted = draw(st.sampled_from(["minutes", "other", "class"]))
         pairs.append(f'"outputs":[{{"name":"{wanted}"}}]')
     return draw(objects(pairs))
 
@@ -259,8 +261,8 @@ def around(draw, text):
 
 
 @st.composite
-def cases(draw, kit, bodies, path):
-    name = draw(st.sampled_from(sorted(kit.signatures)))
+def cases(draw, kit, bodies, path, names=()):
+    name = draw(st.sampled_from(names or sorted(kit.signatures)))
     body = draw(around(draw(bodies(kit.signatures[name]))))
     headers = {} if draw(st.booleans()) else {"x_request_id": draw(st.sampled_from(["h", "é", "l" * 201, ""]))}
     return kit.request(path.format(name), body, **headers)
@@ -280,13 +282,25 @@ def test_bodies_of_the_protocol_are_read_alike(lasting, kit, data):
     lasting.same(data.draw(cases(kit, infer_body, "/v2/models/{}/infer")))
 
 
+CLASSES = ("classes", "fewerclasses", "mixedclasses", "splitclasses")
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=SLOW_SETUP, derandomize=True)
+@given(st.data())
+@pytest.mark.slow
+def test_answers_of_several_classes_are_told_alike(lasting, kit, data):
+    path, body = data.draw(st.sampled_from([("/predict/{}", plain_body), ("/v2/models/{}/infer", infer_body)]))
+    lasting.same(data.draw(cases(kit, body, path, CLASSES)))
+
+
 BYTES = st.sampled_from([b"", b"\x00" * 7, struct.pack("<d", 1.5), struct.pack("<d", float("nan"))])
 FLOATS = st.sampled_from([0.0, -0.0, 1.5, 7.0, 13.0, 14.0, float("nan"), float("inf"), 1e30, 11.0])
 
 
 @st.composite
 def binary_cases(draw, kit):
-    name = draw(st.sampled_from(["numbers", "split", "tight", "one", "mixed", "counts", "keyed"]))
+    plain = ["numbers", "split", "tight", "one", "mixed", "counts", "keyed"]
+    name = draw(st.sampled_from([*plain, "classes", "splitclasses", "fewerclasses"]))
     width = len(kit.signatures[name].columns)
     n = draw(st.integers(0, 5))
     code, _, datatype = draw(st.sampled_from([("d", 8, "FP64"), ("d", 8, "FP64"), ("f", 4, "FP32"), ("q", 8, "INT64")]))
@@ -310,11 +324,13 @@ def binary_cases(draw, kit):
             }
         ]
     }
-    wanted = draw(st.sampled_from([None, None, True, False, "other", "odd", "all"]))
+    wanted = draw(st.sampled_from([None, None, True, False, "other", "odd", "all", "class"]))
     if wanted in (True, False):
         infer["outputs"] = [{"name": "minutes", "parameters": {"binary_data": wanted}}]
     elif wanted == "other":
         infer["outputs"] = [{"name": "nothing"}]
+    elif wanted == "class":
+        infer["outputs"] = [{"name": "class", "parameters": {"binary_data": draw(st.booleans())}}]
     elif wanted == "odd":
         infer["outputs"] = [{"name": "minutes", "parameters": {"binary_data": 1, "classification": 2}}]
     elif wanted == "all":
@@ -424,3 +440,32 @@ def test_a_split_by_unit_gives_the_same_versions(both, kit, size):
         both.same(kit.request("/v2/models/split/infer", packed(*[1.0] * 3 * size, shape=[size, 3]) | {"id": f"p{i}"}))
     stages = {stage for row in both.kit.recorded(both.fast) for stage in ("live", "canary") if f"'{stage}'" in row}
     assert stages == {"live", "canary"}
+
+
+@pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.parametrize("size", [1, 3])
+def test_usual_requests_of_several_classes_take_the_fast_lane(both, kit, name, size):
+    row = {"a": 1.0, "b": 2.0, "c": 3.0}
+    if name == "mixedclasses":
+        row = {"hour": 8, "distance": 500.0, "carrier": "new", "kind": "x", "is_night": False}
+    before = both.fast.app.batcher.general[name]
+    for i in range(12):
+        rows = [row | {"c": i + j} if "c" in row else row | {"distance": float(j)} for j in range(size)]
+        both.same(kit.request(f"/predict/{name}", rows[0] | {"id": f"k{i}"}))
+        both.same(kit.request(f"/predict/{name}", {"rows": rows, "id": f"r{i}"}))
+        if name != "mixedclasses":
+            values = [value for each in rows for value in each.values()]
+            both.same(kit.request(f"/v2/models/{name}/infer", packed(*values, shape=[size, 3]) | {"id": f"p{i}"}))
+            tensor = {"name": "in", "shape": [size, 3], "datatype": "FP64"}
+            for more in ({}, {"parameters": {"binary_data_output": True}}):
+                head = {"inputs": [tensor | {"parameters": {"binary_data_size": 24 * size}}], "id": f"b{i}"} | more
+                json_head = json.dumps(head).encode()
+                length = str(len(json_head))
+                raw = struct.pack(f"<{3 * size}d", *values)
+                both.same(
+                    kit.request(f"/v2/models/{name}/infer", json_head + raw, inference_header_content_length=length)
+                )
+    # Rows with a key beside them may part between two versions, so such requests of several go the general way.
+    generally = 12 if size > 1 and name in ("splitclasses", "fewerclasses") else 0
+    assert both.fast.app.batcher.general[name] == before + generally
+    assert any(f"'{name}'" in each for each in both.kit.recorded(both.fast))
