@@ -1,4 +1,5 @@
-"""Whether an incident tells the right thing: which column matters, when it began, which rows, what came apart.
+"""Whether an incident tells the right thing: which column matters and what it costs, when it began, which rows, what
+came apart.
 
     python bench/explaining.py --json bench/results/explaining.json
     python bench/explaining.py --only elec2,adult --part segments
@@ -68,7 +69,7 @@ PARTS: Mapping[str, Callable[[Pool, int], list[Found]]] = {
 
 def measured(pools: Sequence[Pool], part: str, seeds: int) -> list[Found]:
     """Figures of one part: a row per data set, then one for those that methods were mended on and one for the kept."""
-    trials = {}
+    trials: dict[str, list[Found]] = {}
     for pool in pools:
         before = time.process_time()
         trials[pool.name] = PARTS[part](pool, seeds)
@@ -80,6 +81,27 @@ def measured(pools: Sequence[Pool], part: str, seeds: int) -> list[Found]:
             rows += group_of(part, group, [trials[name] for name in present])
     if part == "segments":
         rows += [row for pool in pools if pool.name in ORDERED for row in in_order(pool)]
+    if part == "costs":
+        rows += intervals_of(pools, trials, seeds)
+    return rows
+
+
+def intervals_of(pools: Sequence[Pool], trials: Mapping[str, Sequence[Found]], seeds: int) -> list[Found]:
+    """Figures of the intervals of costs: by data set, of the groups, and on days as they came."""
+    told = {name: list(found) for name, found in trials.items()}
+    for pool in pools:
+        if pool.name in ORDERED:
+            came = [costs.trial(pool, seed, in_order=True) for seed in range(seeds)]
+            told[f"{pool.name}, as it came"] = came
+    rows = []
+    for name, found in told.items():
+        others = [each for other in MENDED if other in trials and not name.startswith(other) for each in trials[other]]
+        rows.append({"data": name, "cost_intervals": costs.intervals(found, costs.usual_ends(others))})
+    for group, names in GROUPS.items():
+        every = [each for name in names if name in trials for each in trials[name]]
+        others = [each for other in MENDED if other in trials and group == "kept" for each in trials[other]]
+        if len([name for name in names if name in trials]) > 1:
+            rows.append({"data": group, "cost_intervals": costs.intervals(every, costs.usual_ends(others))})
     return rows
 
 
@@ -130,9 +152,11 @@ def table(part: str, rows: Sequence[Found]) -> list[str]:
     for row in rows:
         if "stretches" in row:
             lines.append([row["data"], row["stretches"], _of(row["search_0.01"]), _of(row["search_0.05"])])
+        elif "cost_intervals" in row:
+            lines.append(_of_intervals(row["data"], row["cost_intervals"]))
         elif part == "costs":
             each = [f"{_of(row[m]['moved'])}, {_of(row[m]['first'])}, {_of(row[m]['part'])}" for m in costs.METHODS]
-            lines.append([row["data"], *each, _of(row["estimate"]["rank"]), _of(row["held"])])
+            lines.append([row["data"], *each, _of(row["estimate"]["rank"])])
         elif part == "onsets":
             ours = [_of(row[k]) for k in ("told_of_nothing", "told", "on_the_day", "off_days", "held", "days_long")]
             plain = [_of(row[k]) for k in ("beyond_of_nothing", "beyond_on_the_day", "beyond_off_days")]
@@ -145,6 +169,16 @@ def table(part: str, rows: Sequence[Found]) -> list[str]:
             names = ("of_nothing", *pairs.BANDS)
             lines.append([row["data"], *(", ".join(_of(row[m][k]) for k in names) for m in pairs.METHODS)])
     return [f"| {' | '.join(map(str, line))} |" for line in lines]
+
+
+def _of_intervals(name: str, found: Found) -> list[Any]:
+    """Of each kind: held, width, score; of those told also how often above 0 where the column is costly or not."""
+    each = [
+        ", ".join(_of(found[kind][k]) for k in ("held", "width", "score")) if kind in found else "-"
+        for kind in costs.INTERVALS
+    ]
+    above = ", ".join(_of(found["told"][k]) for k in ("of_costly", "of_little"))
+    return [name, found["count"], *each, above]
 
 
 def _of(value: float | None) -> str:

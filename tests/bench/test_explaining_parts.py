@@ -114,14 +114,14 @@ def cost_trial(truth, scores):
         "loss": 0.2,
         "truth": {**truth, "sound": 0.0},
         "scores": {method: {**scores, "sound": 0.0} for method in costs.METHODS},
-        "held": [True, False],
+        "usual_loss": 0.1,
+        "ends": {name: (cost, cost - 0.01, cost + 0.005) for name, cost in scores.items()},
     }
 
 
 def test_a_ranking_that_is_right_is_counted_as_right():
     right = costs.together([cost_trial({"a": 0.1, "b": 0.02, "c": 0.0}, {"a": 9.0, "b": 3.0, "c": 0.5})])
     assert right["estimate"] == {"rank": 1.0, "moved": 1.0, "first": 1.0, "part": 1.0}
-    assert right["held"] == 0.5
     wrong = costs.together([cost_trial({"a": 0.1, "b": 0.02, "c": 0.0}, {"a": 1.0, "b": 3.0, "c": 0.5})])
     assert wrong["psi"]["first"] == 0.0
     assert wrong["psi"]["part"] == pytest.approx(0.2)
@@ -132,6 +132,30 @@ def test_trials_in_which_nothing_costs_anything_name_no_worst_column():
     assert found["costly"] == 0
     assert found["estimate"]["first"] is None
     assert found["estimate"]["part"] is None
+
+
+def test_intervals_are_judged_by_what_they_hold_and_how_wide_they_are():
+    trials = [cost_trial({"a": 0.1, "b": 0.0}, {"a": 0.1, "b": 0.02})]
+    found = costs.intervals(trials, (0.0, 2.0))
+    assert (found["count"], found["costly"]) == (2, 1)
+    assert found["told"] == {
+        "held": 0.5,
+        "width": pytest.approx(0.15),
+        "score": pytest.approx(0.15 + 40 * 0.1 / 2),  # b lies 0.01 of a loss of 0.1 below its interval
+        "of_costly": 1.0,
+        "of_little": 1.0,
+    }
+    assert found["half_to_double"]["held"] == 0.5
+    assert (found["as_elsewhere"]["held"], found["as_elsewhere"]["width"]) == (1.0, 2.0)
+    assert found["held_by_change"] == {"shifted 1": 0.5}
+    assert costs.usual_ends(trials) == pytest.approx((0.025, 0.975))
+    assert "as_elsewhere" not in costs.intervals(trials, costs.usual_ends([]))
+
+
+@pytest.mark.slow
+def test_days_may_be_priced_as_they_came(pool):
+    found = costs.trial(pool, 0, in_order=True)
+    assert set(found["ends"]) <= set(found["changes"])
 
 
 def test_dates_are_judged_by_day_and_by_interval():
@@ -214,6 +238,7 @@ def test_the_explaining_benchmark_runs_on_one_data_set(tmp_path):
     command += ["--part", "costs,onsets,pairs", "--json", str(tmp_path / "explaining.json")]
     subprocess.run(command, check=True, capture_output=True)
     figures = json.loads((tmp_path / "explaining.json").read_text())["figures"]
-    assert [row["data"] for row in figures["costs"]] == ["elec2"]
+    assert [row["data"] for row in figures["costs"]] == ["elec2", "elec2", "elec2, as it came"]
+    assert [row["data"] for row in figures["costs"] if "cost_intervals" not in row] == ["elec2"]
     assert [row["series"] for row in figures["onsets"]] == ["distance", "loss"]
     assert set(figures["pairs"][0]) == {"data", "windows", *pairs.METHODS}

@@ -6,7 +6,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from holdfast.core.evidence import Grade, Reading, Verdict
-from holdfast.core.meaning import MOST_NAMED, headline, judged_by, parts, percent, reason, standing, summary
+from holdfast.core.meaning import IF_WRONG, MOST_NAMED, headline, judged_by, parts, percent, reason, standing, summary
 from holdfast.core.records import ColumnCost, Explanation, Happening, Incident, Move
 from holdfast.testing import START
 
@@ -79,8 +79,14 @@ def test_every_part_has_its_heading_and_lines() -> None:
     assert explained is not None
     said = dict(parts(explained))
     assert list(said) == ["began", "costs", "worse where", "changed then", "not known"]
-    assert said["costs"][1] == "temp: 0.0411 brier (0.03 to 0.05), usually 0.0002"
+    assert said["costs"][1:] == ["temp: 0.0411 brier (0.03 to 0.05), usually 0.0002", IF_WRONG]
     assert said["not known"] == ["this failed", "that too"]
+
+
+def test_a_cost_that_was_measured_alone_is_not_put_in_question() -> None:
+    explained = an_incident(basis="labels", cost=0.1, column="", ranking=()).explained
+    assert explained is not None
+    assert dict(parts(explained))["costs"] == ["brier rose by 0.1 (0.03 to 0.05)"]
 
 
 def test_years_are_said_where_they_differ() -> None:

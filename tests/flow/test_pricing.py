@@ -80,3 +80,14 @@ def test_with_too_few_days_nothing_is_priced_and_that_is_noted(watched: Any) -> 
     case, days = watched.case(watched.of("drift", "x")), watched.days()
     assert ranked(case, days, days.days[:1], days.days[-1:]) == ()
     assert case.notes == ["what it costs: 1 day before it and 1 since, 3 and 1 are needed"]
+
+
+def test_without_labels_of_the_days_before_costs_have_no_interval_and_the_note_says_why(watched: Any) -> None:
+    case, days = watched.case(watched.of("drift", "x")), watched.days()
+    for day in days.days:
+        block = days.block(day)
+        block._rows = block.rows().with_columns(label=pl.lit(None, pl.Float64))
+    found = ranked(case, days, days.days[:-4], days.days[-4:])
+    assert [(each.column, each.low, each.high) for each in found] == [("x", None, None), ("y", None, None)]
+    assert found[0].cost > 0.1
+    assert case.notes == ["how far the cost of a column may be off: 0 rows before it with labels, too few to say"]

@@ -10,6 +10,7 @@ from holdfast.core.records import ColumnCost, Explanation, Incident
 
 NOTHING = 0.05
 """A column that costs this part of the costliest one, beyond what is usual, is not said in words."""
+IF_WRONG = "a column costs this if its values are wrong, and nothing of it where the world moved"
 MOST_NAMED = 5
 """So many of the things that pass are named."""
 
@@ -94,7 +95,7 @@ def parts(explained: Explanation) -> list[tuple[str, list[str]]]:
     """Everything that is known, as headings with their lines; parts that are empty are left out."""
     named = [
         ("began", [_began(explained)]),
-        ("costs", [_costs(explained), *_columns(explained)]),
+        ("costs", [_costs(explained), *_columns(explained), IF_WRONG if explained.ranking else ""]),
         ("worse where", [f"{each.subject}: {each.note}" for each in explained.slices]),
         ("changed then", [f"{each.at:%Y-%m-%d %H:%M} {each.what}" for each in explained.changes]),
         ("not known", explained.note.split("; ")),

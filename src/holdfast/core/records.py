@@ -219,7 +219,7 @@ class ColumnCost(msgspec.Struct, frozen=True, kw_only=True):
     """Estimated rise of the mean loss."""
     low: float | None = None
     high: float | None = None
-    """Interval at 95 %; None where one day alone is known."""
+    """Interval of the true cost at 95 %; None without labels of two days before."""
     usual: float | None = None
     """The same on the days before, when nothing was wrong."""
 
@@ -255,7 +255,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     """How much higher the mean loss is because of it, per row."""
     cost_low: float | None = None
     cost_high: float | None = None
-    """Interval of `cost` at 95 %; None where one day alone is known."""
+    """Interval of `cost` at 95 %; None where too few labels are known."""
     basis: Literal["", "labels", "estimate"] = ""
     """Whether `cost` was measured on labels that have come, or estimated without."""
     ranking: tuple[ColumnCost, ...] = ()

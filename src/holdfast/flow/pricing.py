@@ -30,9 +30,13 @@ GOOD_PART = 0.2
 
 
 def ranked(case: Case, days: Dailies, before: list[date], after: list[date]) -> tuple[ColumnCost, ...]:
-    """Columns that moved, by what that costs beyond what is usual, estimated by asking the model again."""
+    """Columns that moved, by what that costs beyond what is usual, estimated by asking the model again: the days
+    before with these columns as they are now. Where labels of those days have come, each with an interval."""
     if case.answer is None:
         case.notes.append("what each column costs: the model is served elsewhere and cannot be asked again")
+        return ()
+    if case.task.is_listwise:
+        case.notes.append("what each column costs: it is not told for answers that order lists")
         return ()
     if case.task.classes:
         case.notes.append("what each column costs: it is not told for answers of one probability per class")
@@ -60,7 +64,11 @@ def ranked(case: Case, days: Dailies, before: list[date], after: list[date]) -> 
         columns=farthest,
         most_rows=MOST_ASKED,
     )
-    return tuple(_column_cost(impact) for impact in found.impacts if math.isfinite(impact.cost))
+    costs = tuple(_column_cost(impact) for impact in found.impacts if math.isfinite(impact.cost))
+    if costs and costs[0].low is None:
+        labelled = many(int(np.isfinite(then.label).sum()), "row")
+        case.notes.append(f"how far the cost of a column may be off: {labelled} before it with labels, too few to say")
+    return costs
 
 
 def _to_price(case: Case, days: Dailies, names: Sequence[str], old: list[date], new: list[date]) -> list[str]:

@@ -2,8 +2,8 @@
 
 Two questions, because a column that moved has either told the truth or lied. *The world moved*: then rows come
 from cells that are harder or easier, and the mean loss changes with the shares (`mix`). *The column lies* (a unit, a
-swap, a dead feature): then the model answers p where it would have answered p*, and a proper loss says what that costs
-(`rank_columns`). Neither needs a label of the current window.
+swap, a dead feature): then older rows, whose labels have come, say what it costs: they are answered with the column as
+it is now (`rank_columns`). Neither needs a label of the current window.
 """
 
 import math
@@ -28,7 +28,7 @@ Loss = Literal["brier", "log_loss", "squared_error", "absolute_error"]
 CLIP = 1e-6
 """Log loss takes probabilities no closer to 0 or 1 than this."""
 LEAST_ROWS = 30
-"""With fewer labelled rows the model is believed as it is."""
+"""With fewer labelled rows the model is believed: what it answers without the fault stands for the label."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,17 +49,19 @@ class Impact:
 
     column: str
     cost: float
-    """Estimated rise of the mean loss if the column lies, in units of the loss; NaN without a current row."""
+    """Estimated rise of the mean loss if the column lies and its values keep their order, in units of the loss; NaN
+    without a current row."""
     interval: Interval
-    """At 95 %, by a block bootstrap over the current days: how far other such days would move the estimate. How far the
-    estimate is from the true cost it does not say; docs/why/impact.md does."""
+    """For the true cost on the current days, at 95 %: from the least to the most that it can be whether values keep
+    their order or have nothing to do with the row any more, in this column and in the others, each widened for how
+    days and labels scatter. (nan, nan) without labels. How often it holds: docs/why/impact.md."""
     usual: float
-    """The same on days of the reference, whose columns move without lying."""
+    """The estimate on days of the reference, whose columns move without lying; NaN where it has one day only."""
 
     @property
     def excess(self) -> float:
-        """Cost above what is usual: what columns are ranked by."""
-        return self.cost - self.usual
+        """Cost above what is usual, where that is known: what columns are ranked by."""
+        return self.cost - (0.0 if math.isnan(self.usual) else self.usual)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +71,7 @@ class Ranking:
     impacts: tuple[Impact, ...]
     """Worst first."""
     joint: Impact
-    """All columns mapped back at once; less than the sum where columns make up for each other, more where they are
+    """All columns at once; less than the sum where columns make up for each other, more where they are
     broken together, as swapped ones are."""
 
 
@@ -99,102 +101,62 @@ def mix(reference_rows: IntArray, reference_loss: FloatArray, current_rows: IntA
     return Mix(change=change, interval=_around(change, drawn, min(len(rows), len(now))), unknown_share=unseen)
 
 
-def cost_of(loss: Loss, given: FloatArray, right: FloatArray, truth: FloatArray | None = None) -> FloatArray:
-    """Expected extra loss of answering `given` (n,) where the model would have answered `right` (n,). (n,).
+def cost_of(loss: Loss, given: FloatArray, right: FloatArray, truth: FloatArray) -> FloatArray:
+    """Extra loss of answering `given` (n,) where the model would have answered `right` (n,). (n,).
 
-    `truth` (n,) is what the label is expected to be where the model answers `right`: `right` itself when the model is
-    believed (the cost is then at least 0), else `recalibrated` on labels that have come. A model that answers too
-    high gains by a fault that lowers it, and the cost is below 0.
+    `truth` (n,) is the label, or what it is expected to be. Below 0 where a fault brings the answer nearer to it.
+    Brier, squared error and log loss (in nats) are linear in the label but for a term that both answers share, so an
+    expected label gives the expected cost (Gneiting and Raftery 2007). For the absolute error it gives the most that
+    it can be where `right` is expected. Raises ValueError for another loss.
 
-    Brier and squared error: (p - t)² - (p* - t)². Log loss: the difference of t ln(1/p) + (1 - t) ln(1/(1 - p)), in
-    nats (Gneiting and Raftery 2007). Absolute error, whose cost depends on how the truth scatters: |p - p*|, the most
-    that it can be; see `absolute_cost`. Raises ValueError for another loss.
-
-    >>> cost_of("brier", np.array([0.9]), np.array([0.4])).round(2).tolist()
-    [0.25]
+    >>> cost_of("brier", np.array([0.9]), np.array([0.4]), np.array([0.0])).round(2).tolist()
+    [0.65]
     >>> cost_of("brier", np.array([0.3]), np.array([0.4]), np.array([0.2])).round(2).tolist()
     [-0.03]
     """
-    expected = right if truth is None else truth
     if loss in ("brier", "squared_error"):
-        return np.square(given - expected) - np.square(right - expected)
+        return np.square(given - truth) - np.square(right - truth)
     if loss == "log_loss":
-        p, q, t = (np.clip(each, CLIP, 1 - CLIP) for each in (given, right, expected))
-        return np.asarray(t * np.log(q / p) + (1 - t) * np.log((1 - q) / (1 - p)), dtype=np.float64)
+        p, q = (np.clip(each, CLIP, 1 - CLIP) for each in (given, right))
+        return np.asarray(truth * np.log(q / p) + (1 - truth) * np.log((1 - q) / (1 - p)), dtype=np.float64)
     if loss == "absolute_error":
-        return np.abs(given - right)
+        return np.abs(given - truth) - np.abs(right - truth)
     raise ValueError(f"no cost is known for the loss '{loss}': brier, log_loss, squared_error, absolute_error")
 
 
-def absolute_cost(given: FloatArray, right: FloatArray, residuals: FloatArray) -> FloatArray:
-    """Expected extra absolute error of answering `given` (n,) where the model would have answered `right` (n,). (n,).
+def mapped(values: Values, onto: Values, *, seed: int = 0) -> Values:
+    """The column as it would be had it the distribution of `onto`: (n,) of the same type.
 
-    `residuals` (m,), label less answer on reference rows, say how the truth scatters about `right`: the cost of
-    d = p - p* is the mean of |e - d| - |e|, in [-|d|, |d|]. Raises ValueError without any residual. O((n + m) log m).
-
-    >>> absolute_cost(np.array([3.0]), np.array([1.0]), np.array([-1.0, 0.0, 1.0])).round(3).tolist()
-    [1.333]
-    """
-    if not residuals.size:
-        raise ValueError("the cost in absolute error needs residuals: labels less answers of labelled reference rows")
-    e, apart = np.sort(residuals), given - right
-    sums = np.concatenate([[0.0], np.cumsum(e)])
-    below = np.searchsorted(e, apart, side="right")
-    total = apart * (2 * below - e.size) + sums[-1] - 2 * sums[below]
-    return np.asarray((total - np.abs(e).sum()) / e.size, dtype=np.float64)
-
-
-def recalibrated(answers: FloatArray, labels: FloatArray) -> tuple[float, float]:
-    """Intercept a and slope b such that a + b x answer is the mean label, by least squares (after Cox 1958).
-
-    `answers` and `labels` (n,), rows with NaN in either left out. (0, 1), no change, for fewer than 30 rows or answers
-    that are all equal.
-
-    >>> answers = np.linspace(0.1, 0.9, 40)
-    >>> [round(each, 3) for each in recalibrated(answers, 0.05 + 0.5 * answers)]
-    [0.05, 0.5]
-    """
-    known = ~(np.isnan(answers) | np.isnan(labels))
-    x, y = answers[known], labels[known]
-    if x.size < LEAST_ROWS or np.ptp(x) <= 1e-12 * float(np.abs(x).max()):
-        return 0.0, 1.0
-    slope = float(((x - x.mean()) * (y - y.mean())).sum() / np.square(x - x.mean()).sum())
-    return float(y.mean() - slope * x.mean()), slope
-
-
-def mapped_back(current: Values, reference: Values, *, seed: int = 0) -> Values:
-    """The column as it would be had it the reference's distribution: (n,) of the same type.
-
-    Numbers keep their rank: a value at quantile u becomes the reference's value at u, so a change of unit is undone
+    Numbers keep their rank: a value at quantile u becomes the value of `onto` at u, so a change of unit is done
     exactly. Values that are equal share their span of quantiles at random (Rüschendorf 2009), so a dead column becomes
-    a draw from the reference. Categories and missing values have no rank: as many rows as can keep theirs, and the
-    surplus is drawn from what there is too little of (maximal coupling). Values that agree with the reference in
-    distribution come back almost unchanged. Either side empty: returned as it is.
+    a draw from `onto`. Categories and missing values have no rank: as many rows as can keep theirs, and the
+    surplus is drawn from what there is too little of (maximal coupling). Values that agree with `onto` in
+    distribution stay almost unchanged. Either side empty: returned as it is.
 
     >>> celsius = np.array([0.0, 10.0, 20.0, 30.0])
-    >>> mapped_back(celsius, celsius * 1.8 + 32).tolist()
+    >>> mapped(celsius, celsius * 1.8 + 32).tolist()
     [32.0, 50.0, 68.0, 86.0]
     """
-    if not len(current) or not len(reference):
-        return current
+    if not len(values) or not len(onto):
+        return values
     random = np.random.default_rng(seed)
-    if not _is_number(reference):
-        return _coupled(current, reference, random)
-    now, old = np.asarray(current, dtype=np.float64), np.asarray(reference, dtype=np.float64)
-    back = now.copy()
-    missing, before = np.isnan(now), np.isnan(old)
-    known = np.sort(old[~before])
+    if not _is_number(onto):
+        return _coupled(values, onto, random)
+    now, wanted = np.asarray(values, dtype=np.float64), np.asarray(onto, dtype=np.float64)
+    found = now.copy()
+    missing, lacking = np.isnan(now), np.isnan(wanted)
+    known = np.sort(wanted[~lacking])
     if not known.size:
         return np.full(now.size, np.nan)
-    share, usual = float(missing.mean()), float(before.mean())
-    revived = missing & (random.random(now.size) >= (usual / share if share else 1.0))
-    lost = ~missing & (random.random(now.size) < ((usual - share) / (1 - share) if usual > share else 0.0))
+    share, right = float(missing.mean()), float(lacking.mean())
+    revived = missing & (random.random(now.size) >= (right / share if share else 1.0))
+    lost = ~missing & (random.random(now.size) < ((right - share) / (1 - share) if right > share else 0.0))
     present = ~missing
     if present.any():
-        back[present] = _at_rank(now[present], known, random)
-    back[revived] = known[random.integers(0, known.size, int(revived.sum()))]
-    back[lost] = np.nan
-    return back
+        found[present] = _at_rank(now[present], known, random)
+    found[revived] = known[random.integers(0, known.size, int(revived.sum()))]
+    found[lost] = np.nan
+    return found
 
 
 def rank_columns(
@@ -210,36 +172,40 @@ def rank_columns(
     seed: int = 0,
     most_rows: int = 20_000,
 ) -> Ranking:
-    """Columns by what it costs if their drift is a fault: how far the answers move when a column is mapped back.
+    """Columns by what it costs if their drift is a fault: what it would have cost on older rows.
 
     `current` and `reference` hold the model's columns, `current_day` (n,) and `reference_day` (m,) a day per row.
-    `columns` are those to look at, all when empty. Per column, its values are mapped back (`mapped_back`) and `answer`
-    is called on rows that differ in that column only; the cost is the mean of `cost_of`. The same is done to as many
-    of the newest days of the reference as the current window has, against the days before them: a column that moves
-    with the weather costs something there too, and is ranked by what is above that.
+    `columns` are those to look at, all when empty; `reference_label` (m,) is NaN where it has not come. The reference's
+    rows get the values of the current ones in all these columns (`mapped`), and per column the cost is how much lower
+    the loss is once this one alone is as it was. Take the newest labelled days as the reference. Without labels the
+    model is believed, which is worse, and no interval is known.
 
-    `reference_label` (m,), NaN where it has not come, makes the estimate much better (measured in
-    docs/why/impact.md): a model that has been wrong of late may even gain by a fault. Take the newest labelled days as
-    the reference. It tells a fault from a true move of the world no better than history does: where the world moved,
-    the answer is right and `mix` says what that is worth. Mapping one column at a time breaks what it had to do with
-    the others, so a dead column is priced a little too high. Calls `answer` 2 x (columns + 2) times, and once on the
-    labelled reference, on at most `most_rows` rows each.
+    What the distribution of a column cannot say is which row got which value. If values kept their order, as in
+    another unit, a fault costs least; if they have nothing to do with the row, as in a swap of rows, most. The
+    estimate is the former, the interval reaches over both. It assumes that labels have as much to do with the rows as
+    in the reference. Whether the column lied or the world moved it cannot know: `usual` is what the newest third of
+    the reference seems to cost the days before, and columns are ranked by what is above that.
+
+    Calls `answer` at most 5 x (columns + 1) times on at most `most_rows` rows.
     """
     names = list(columns) or list(current)
-    cost = _pricing(reference, reference_label, answer, loss, seed=seed, most_rows=most_rows)
-    now = _costs(current, current_day, reference, names, answer, cost, seed=seed, most_rows=most_rows)
-    known = np.unique(reference_day)
-    days = min(len(np.unique(current_day)), max(1, known.size // 3))
-    newest = np.isin(reference_day, known[known.size - days :])
-    inside = {name: values[newest] for name, values in reference.items()}
-    others = {name: values[~newest] for name, values in reference.items()}
-    then = _costs(inside, reference_day[newest], others, names, answer, cost, seed=seed, most_rows=most_rows)
+    now = np.unique(current_day).size
+    rows = _history(reference, reference_day, reference_label, answer, seed=seed, most_rows=most_rows)
+    if not now or not rows.day.size:
+        nothing = [Impact(column=name, cost=math.nan, interval=UNKNOWN, usual=math.nan) for name in (*names, "")]
+        return Ranking(impacts=tuple(sorted(nothing[:-1], key=lambda one: one.column)), joint=nothing[-1])
+    onto = {name: current[name] for name in names}
+    costs = _costs(rows, onto, answer, loss, seed=seed, bounded=rows.is_labelled)
+    known = np.unique(rows.day)
+    newest = rows.day >= known[-max(1, known.size // 3)]
+    lately = {name: rows.columns[name][newest] for name in names}
+    usual = _costs(rows.only(~newest), lately, answer, loss, seed=seed, bounded=False)
     found = [
         Impact(
             column=name,
-            cost=_mean(*now[name]),
-            interval=block_bootstrap_mean(*now[name], seed=seed),
-            usual=_mean(*then[name]),
+            cost=float(costs[name][0].mean()),
+            interval=_reach(costs[name], rows.day, now, seed=seed) if rows.is_labelled else UNKNOWN,
+            usual=float(usual[name][0].mean()) if usual[name][0].size else math.nan,
         )
         for name in (*names, "")
     ]
@@ -247,60 +213,83 @@ def rank_columns(
     return Ranking(impacts=tuple(ranked), joint=found[-1])
 
 
-Days = tuple[FloatArray, FloatArray]
-"""Mean cost and rows per day, (days,) each."""
-Cost = Callable[[FloatArray, FloatArray], FloatArray]
-"""Extra loss per row of one answer where another was right: (n,), (n,) -> (n,)."""
+@dataclass(frozen=True, kw_only=True)
+class _History:
+    """Rows that faults are tried on: their columns, and for each its day and label, (n,)."""
+
+    columns: Mapping[str, Values]
+    day: IntArray
+    truth: FloatArray
+    """The labels; where they have not come what the model answered."""
+    is_labelled: bool
+
+    def only(self, chosen: npt.NDArray[np.bool_]) -> "_History":
+        """Some of the rows."""
+        columns = {name: values[chosen] for name, values in self.columns.items()}
+        return _History(columns=columns, day=self.day[chosen], truth=self.truth[chosen], is_labelled=self.is_labelled)
 
 
-def _pricing(
+def _history(
     reference: Mapping[str, Values],
+    day: IntArray,
     label: FloatArray | None,
     answer: Answer,
-    loss: Loss,
     *,
     seed: int,
     most_rows: int,
-) -> Cost:
-    """How an answer that moved is charged, given what the labels of the reference say about the model."""
+) -> _History:
     labelled = np.empty(0, dtype=np.int64) if label is None else np.flatnonzero(~np.isnan(label))
-    if label is None or labelled.size < LEAST_ROWS:
-        return lambda given, right: cost_of(loss, given, right)
-    chosen = _some(labelled, seed=seed, most=most_rows)
-    answers = answer({name: values[chosen] for name, values in reference.items()})
-    if loss == "absolute_error":
-        residuals = label[chosen] - answers
-        return lambda given, right: absolute_cost(given, right, residuals)
-    a, b = recalibrated(answers, label[chosen])
-    return lambda given, right: cost_of(loss, given, right, a + b * right)
+    is_labelled = labelled.size >= LEAST_ROWS
+    chosen = _some(labelled if is_labelled else np.arange(day.size), seed=seed, most=most_rows)
+    columns = {name: values[chosen] for name, values in reference.items()}
+    if label is not None and is_labelled:
+        truth = np.asarray(label[chosen], dtype=np.float64)
+    else:
+        truth = answer(columns) if chosen.size else np.empty(0)
+    return _History(columns=columns, day=day[chosen], truth=truth, is_labelled=is_labelled)
 
 
 def _costs(
-    current: Mapping[str, Values],
-    day: IntArray,
-    reference: Mapping[str, Values],
-    names: Sequence[str],
-    answer: Answer,
-    cost: Cost,
-    *,
-    seed: int,
-    most_rows: int,
-) -> dict[str, Days]:
-    """Cost per day of each column, and under the empty name of all of them together."""
-    back = {name: mapped_back(current[name], reference[name], seed=seed + k) for k, name in enumerate(names)}
-    chosen = _some(np.arange(day.size), seed=seed, most=most_rows)
-    if not chosen.size:
-        return dict.fromkeys((*names, ""), (np.empty(0), np.empty(0)))
-    rows = {name: values[chosen] for name, values in current.items()}
-    changed = {name: values[chosen] for name, values in back.items()}
-    days, code = np.unique(day[chosen], return_inverse=True)
-    count = np.bincount(code, minlength=days.size).astype(np.float64)
-    given = answer(rows)
-    costs = {}
-    for name in (*names, ""):
-        right = answer({**rows, **({name: changed[name]} if name else changed)})
-        costs[name] = (np.bincount(code, weights=cost(given, right), minlength=days.size) / count, count)
-    return costs
+    rows: _History, onto: Mapping[str, Values], answer: Answer, loss: Loss, *, seed: int, bounded: bool
+) -> dict[str, list[FloatArray]]:
+    """Cost per row (n,) of each column, and under the empty name of all of them: where all values keep their order;
+    when `bounded` also where those of the column, of the others or of both are dealt out to any row."""
+    if not rows.day.size:
+        return {name: [np.empty(0)] for name in (*onto, "")}
+    random = np.random.default_rng(seed)
+    kept = {name: mapped(rows.columns[name], values, seed=seed + k) for k, (name, values) in enumerate(onto.items())}
+    dealt: dict[str, Values] = {name: random.permutation(values) for name, values in kept.items()}
+
+    def asked(changed: Mapping[str, Values]) -> FloatArray:
+        return answer({**rows.columns, **changed})
+
+    right = asked({})
+    found: dict[str, list[FloatArray]] = {name: [] for name in (*onto, "")}
+    for others, otherwise in ((kept, dealt), (dealt, kept))[: 1 + bounded]:
+        broken = asked(others)
+        found[""].append(cost_of(loss, broken, right, rows.truth))
+        for name in onto:
+            mended = asked({**others, name: rows.columns[name]})
+            found[name].append(cost_of(loss, broken, mended, rows.truth))
+            if bounded:
+                other_way = asked({**others, name: otherwise[name]})
+                found[name].append(cost_of(loss, other_way, mended, rows.truth))
+    return found
+
+
+def _reach(costs: Sequence[FloatArray], day: IntArray, now: int, *, seed: int) -> Interval:
+    """From the lowest to the highest end of intervals for each of the costs (n,) on `now` other days.
+
+    The mean of other days scatters too, so each is wider than that for the mean by sqrt(1 + days / now).
+    """
+    days, code = np.unique(day, return_inverse=True)
+    count = np.bincount(code).astype(np.float64)
+    ends = []
+    for cost in costs:
+        middle = float(cost.mean())
+        interval = block_bootstrap_mean(np.bincount(code, weights=cost) / count, count, seed=seed)
+        ends += [middle + (end - middle) * math.sqrt(1 + days.size / now) for end in interval]
+    return min(ends), max(ends)
 
 
 def _some(rows: IntArray, *, seed: int, most: int) -> IntArray:
@@ -308,10 +297,6 @@ def _some(rows: IntArray, *, seed: int, most: int) -> IntArray:
     if rows.size <= most:
         return rows
     return np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
-
-
-def _mean(means: FloatArray, weights: FloatArray) -> float:
-    return float(np.average(means, weights=weights)) if means.size else math.nan
 
 
 def _mix(rows: FloatArray, loss: FloatArray, now: FloatArray) -> FloatArray:
