@@ -1,8 +1,10 @@
 """Metrics of orders, against scikit-learn and against a count by hand."""
 
+import itertools
+
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, ndcg_score
 
@@ -47,18 +49,31 @@ def test_average_precision_is_scikit_learns_with_ties(rows: list[tuple[int, floa
             assert np.isnan(value)
 
 
-@given(many, st.integers(1, 6))
-def test_what_counts_the_first_k_is_a_count_by_hand(rows: list[tuple[int, float, int]], k: int) -> None:
+few = st.lists(
+    st.tuples(st.integers(0, 2), st.sampled_from([0.1, 0.5, 0.9]), st.integers(0, 1)), min_size=1, max_size=8
+)
+
+
+def orders(relevance: np.ndarray, scores: np.ndarray) -> list[np.ndarray]:
+    """What is relevant, in every order that the answers allow."""
+    found = itertools.permutations(range(len(scores)))
+    return [relevance[list(one)] > 0 for one in found if (np.diff(scores[list(one)]) <= 0).all()]
+
+
+@pytest.mark.slow
+@settings(deadline=None)
+@given(few.filter(lambda rows: max(sum(row[2] == g for row in rows) for g in (0, 1)) <= 6), st.integers(1, 6))
+def test_what_counts_the_first_k_is_a_count_by_hand_over_all_orders(rows: list[tuple[int, float, int]], k: int) -> None:
     ordered = lists(*split(rows))
     found = [ranking.precision_at(ordered, k), ranking.recall_at(ordered, k), ranking.hit_at(ordered, k)]
     found.append(ranking.reciprocal_rank(ordered))
     for at, (relevance, scores) in enumerate(by_list(rows)):
-        # Among equal answers the worst order.
-        best = [r > 0 for _, r in sorted(zip(scores, relevance, strict=True), key=lambda each: (-each[0], each[1]))]
-        if any(best):
-            hits = sum(best[:k])
-            expected = [hits / k, hits / sum(best), float(hits > 0), 1 / (best.index(True) + 1)]
-            assert [float(values[at]) for values in found] == pytest.approx(expected)
+        if relevance.any():
+            each = [
+                [hit[:k].sum() / k, hit[:k].sum() / hit.sum(), float(hit[:k].any()), 1 / (hit.argmax() + 1)]
+                for hit in orders(relevance, scores)
+            ]
+            assert [float(values[at]) for values in found] == pytest.approx(np.mean(each, axis=0).tolist())
         else:
             assert all(np.isnan(values[at]) for values in found)
 
@@ -86,10 +101,20 @@ def test_all_are_one_for_the_best_order_and_lie_between_nought_and_one(rows: lis
         assert np.nanmax(values) <= 1
 
 
-def test_answers_that_are_all_alike_never_look_good() -> None:
+def test_answers_that_are_all_alike_are_an_order_by_chance() -> None:
     alike = lists(np.array([1.0, 0, 0, 0]), np.full(4, 0.5), np.zeros(4))
-    assert ranking.reciprocal_rank(alike).tolist() == [0.25]
-    assert ranking.hit_at(alike, 3).tolist() == [0.0]
+    assert ranking.reciprocal_rank(alike) == pytest.approx([(1 + 1 / 2 + 1 / 3 + 1 / 4) / 4])
+    assert ranking.hit_at(alike, 3) == pytest.approx([0.75])
+    assert ranking.precision_at(alike, 2) == pytest.approx([0.25])
+
+
+def test_long_runs_of_ties_are_counted_exactly() -> None:
+    """The chance that none of 30 relevant rows of 5,000 stands among the first 10."""
+    relevance = np.zeros(5000)
+    relevance[:30] = 1.0
+    found = ranking.hit_at(lists(relevance, np.zeros(5000), np.zeros(5000)), 10)
+    none = np.prod([(4970 - i) / (5000 - i) for i in range(10)])
+    assert found == pytest.approx([1 - none], rel=1e-9)
 
 
 def test_lists_without_anything_relevant_are_left_out_and_said() -> None:

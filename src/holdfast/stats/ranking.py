@@ -1,6 +1,7 @@
 """How good orders are: lists of rows (one per query, user, session), each ordered by its answers.
 
-Every metric is one value per list. A list in which nothing is relevant has no right order: its value is NaN, it is
+Every metric is one value per list; rows with the same answer may stand in any order, and count by the mean over all of
+them (McSherry and Najork 2008). A list in which nothing is relevant has no right order: its value is NaN, it is
 left out of means, and how many there were is said (`Mean.undefined`).
 """
 
@@ -11,6 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import gammaln
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -21,7 +23,7 @@ _Number = TypeVar("_Number", bound=np.generic)
 class Lists:
     """Rows ordered list by list, within a list from the highest answer to the lowest. Made by `lists`.
 
-    Of rows with the same answer the less relevant stand first, so that answers that are all alike never look good.
+    Which of the rows with the same answer stands first says nothing; here the less relevant do.
     """
 
     relevance: FloatArray
@@ -156,8 +158,7 @@ def reciprocal_rank(ordered: Lists) -> FloatArray:
     >>> reciprocal_rank(lists(np.array([0.0, 1.0, 1.0]), np.array([0.9, 0.5, 0.1]), np.zeros(3))).tolist()
     [0.5]
     """
-    first = np.where(ordered.relevance > 0, 1 / ordered.rank, 0.0)
-    best = np.maximum.reduceat(first, ordered.starts) if ordered.starts.size else np.empty(0)
+    best = ordered.total(_chance_of_first(ordered) / ordered.rank)
     return ordered.defined(best)
 
 
@@ -190,7 +191,13 @@ def hit_at(ordered: Lists, k: int) -> FloatArray:
     [0.0]
     """
     _at_least_one(k)
-    return ordered.defined((_hits(ordered, k) > 0).astype(np.float64))
+    if not ordered.starts.size:
+        return np.empty(0)
+    starts, sizes, relevant = _ties(ordered)
+    within = np.clip(k + 1 - ordered.rank[starts], 0, sizes)
+    # Of each run of ties, how likely it is that nothing relevant stands in its places among the first k.
+    none = np.where(within > sizes - relevant, 0.0, np.exp(_ways(sizes - relevant, within) - _ways(sizes, within)))
+    return ordered.defined(1 - np.multiply.reduceat(none, np.searchsorted(starts, ordered.starts)))
 
 
 def mean(values: FloatArray) -> Mean:
@@ -215,7 +222,33 @@ WHOLE: Mapping[str, Callable[[Lists], FloatArray]] = {"map": average_precision, 
 
 
 def _hits(ordered: Lists, k: int) -> FloatArray:
-    return ordered.total(((ordered.relevance > 0) & (ordered.rank <= k)).astype(np.float64))
+    hit = _mean_of_ties(ordered, (ordered.relevance > 0).astype(np.float64))
+    return ordered.total(np.where(ordered.rank <= k, hit, 0.0))
+
+
+def _chance_of_first(ordered: Lists) -> FloatArray:
+    """How likely each place is that of the first relevant row of its list, (n,) as ordered."""
+    starts, sizes, relevant = _ties(ordered)
+    of = np.repeat(np.arange(starts.size), sizes)
+    hit = (ordered.relevance > 0).astype(np.float64)
+    before = (ordered.running(hit) - hit)[starts] if starts.size else np.empty(0)
+    place, size, among = np.arange(of.size) - starts[of], sizes[of], relevant[of]
+    possible = (among > 0) & (before[of] == 0) & (place <= size - among)
+    after = np.where(possible, size - place - 1, 0)
+    return np.where(possible, np.exp(_ways(after, np.where(possible, among - 1, 0)) - _ways(size, among)), 0.0)
+
+
+def _ties(ordered: Lists) -> tuple[IntArray, IntArray, IntArray]:
+    """Where each run of rows of one list with the same answer begins, its rows, and how many of them are relevant."""
+    starts = _tie_starts(ordered)
+    relevant = np.add.reduceat((ordered.relevance > 0).astype(np.int64), starts) if starts.size else starts
+    return starts, np.diff(np.append(starts, ordered.rank.size)), relevant
+
+
+def _ways(n: IntArray, k: IntArray) -> FloatArray:
+    """Logarithm of in how many ways k of n can be chosen; 0 <= k <= n, else NaN or infinite."""
+    ways: FloatArray = gammaln(n + 1.0) - gammaln(k + 1.0) - gammaln(n - k + 1.0)
+    return ways
 
 
 def _sizes(ordered: Lists) -> IntArray:
