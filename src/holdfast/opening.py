@@ -8,10 +8,11 @@ from pathlib import Path
 
 import httpx
 
+from holdfast.controls import Tell
 from holdfast.core.clock import Clock
 from holdfast.core.records import SystemFile
 from holdfast.state import State, system_file
-from holdfast.system import System, Tell
+from holdfast.system import System
 from holdfast.world import LakeFeeds
 
 log = logging.getLogger("holdfast")

@@ -1,55 +1,39 @@
 """One system, put together: builds its parts from its file and runs its loop as `tick`."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import polars as pl
 from msgspec.structs import replace
 
 from holdfast.answers import Answers
-from holdfast.core.blocks import block_bounds, mature_until
+from holdfast.controls import Tell, TickControls
 from holdfast.core.classes import task_of
 from holdfast.core.clock import Clock
 from holdfast.core.evidence import Block, Window
-from holdfast.core.meaning import summary
 from holdfast.core.protocols import Task, Transaction
-from holdfast.core.records import Incident, Job, Mark, Release, Run, Snapshot, Version
+from holdfast.core.records import Job, Mark, Release, Run
 from holdfast.core.signature import Signature
-from holdfast.core.spec import Monitor, SystemSpec
+from holdfast.core.spec import SystemSpec
 from holdfast.core.specdump import dump_spec
 from holdfast.core.specelsewhere import must_have_model
-from holdfast.flow import (
-    datasets,
-    experiments,
-    explanations,
-    followups,
-    gates,
-    incidents,
-    jobs,
-    registry,
-    releases,
-    responses,
-)
+from holdfast.flow import experiments, followups, gates, jobs, registry, releases, responses
 from holdfast.flow.buckets import Progress
-from holdfast.flow.budget import level_spent
-from holdfast.flow.influence import influence_of
-from holdfast.flow.monitors import Monitoring, Reference
 from holdfast.flow.predictions import LivePredictions
-from holdfast.flow.readings import record_readings
-from holdfast.flow.reference import make_reference, promised_losses, read_holdout
+from holdfast.flow.reference import read_holdout
 from holdfast.serve.recording import Recorder
 from holdfast.state import State, put_in_force
+from holdfast.watching import Watching
 from holdfast.workshop import Prepare, Workshop, measured_latency_ms
 from holdfast.world import EPOCH, Feeds, microseconds, to_us
 
 log = logging.getLogger("holdfast")
 
-Tell = Callable[[str], None]
 LABELS_LOOKED_FOR = 31
 """Of so many mature days labels are looked for before a training that needs new ones is asked for."""
 
@@ -77,20 +61,27 @@ class System:
         explains: bool = True,
     ) -> None:
         self.spec = spec
-        self._explains = explains
         self.state = state
         self.clock = clock
         self.feeds = feeds
         self._recorder = Recorder(state.lake.writer)
         self.task: Task = task_of(spec)
         self.live = LivePredictions(spec, state.lake, self.task.output)
-        self._monitoring = Monitoring(spec, self.task, self.live)
         self.workshop = Workshop(spec, state, clock, feeds, waits=waits, prepare=prepare)
-        self.tell = tell
-        self.told = told
-        self._references: dict[str, Reference] = {}
         self._answers = None if spec.predictions is None else Answers(spec, self.task, state, self.live, self._recorder)
         """Where the model is served elsewhere: what it is told to have answered."""
+        self._controls = partial(TickControls, spec, tell=tell, told=told)
+        self._watching = Watching(
+            spec,
+            state,
+            clock=clock,
+            feeds=feeds,
+            task=self.task,
+            live=self.live,
+            answers=self._answers,
+            controls=self._controls,
+            explains=explains,
+        )
 
     # The loop
 
@@ -112,9 +103,8 @@ class System:
         if self._answers is None:
             done = self._begin() + self.push_on()
         elif self._answers.take(self.feeds.world(self.clock.now()), self.clock.now()):
-            self._monitoring.forget()
-        done += self._close_orphaned()
-        done += self._monitor()
+            self._watching.forget()
+        done += self._watching.watch()
         done += self._respond_by_clock()
         if self._answers is None:
             done += self._follow_up()
@@ -141,7 +131,7 @@ class System:
         """Take the open release back, or else the live version; returns the version that is live now."""
         must_have_model(self.spec, "go back to another version there")
         with self.state.catalog.begin() as tx:
-            return _TickControls(self, tx, self.clock.now()).rollback(why, by=by)
+            return self._controls(tx, self.clock.now()).rollback(why, by=by)
 
     def score(self, version_id: str, rows: pl.DataFrame) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
         """Outputs (n,) of a version on rows that carry the inputs."""
@@ -309,69 +299,29 @@ class System:
 
     # Watching
 
-    def _close_orphaned(self) -> list[str]:
-        """Close incidents that only monitors found which are no longer in the file."""
-        name, monitors = self.spec.system, {monitor.name: monitor.check for monitor in self.spec.monitors}
-        with self.state.catalog.read() as tx:
-            if not incidents.orphaned(tx, name, monitors):
-                return []
-        with self.state.catalog.begin() as tx:
-            return incidents.close_orphaned(tx, name, monitors, self.clock.now())
+    def count_answers(self, *, every: bool = False, again: bool = False) -> Iterator[Progress]:
+        """Count by hour, on the edges of the live version, the answers that were rolled and not counted yet.
 
-    def _monitor(self) -> list[str]:
-        """Evaluate the monitors that are due; what they find becomes incidents, and those get responses."""
-        now = self.clock.now()
-        with self.state.catalog.read() as tx:
-            since, live = self._live_since(tx), self._live(tx, now)
-            due = self._monitoring.due(tx, now, since) if since and live else []
-            if self._answers is not None and since and live:
-                due = self._answers.due(tx, self._monitoring, due, live, now, since)
-        if not due:
-            return []
-        reference = self.reference(live)
-        return [said for monitor in due for said in self._evaluate(monitor, reference, now)]
+        One piece a step; stopping between two loses nothing. Without `every`, only as far back as the monitors look.
+        """
+        return self._watching.count_answers(every=every, again=again)
 
-    def _evaluate(self, monitor: Monitor, reference: Reference, now: datetime) -> list[str]:
-        """Evaluate one monitor in one transaction, unless somebody else just did or another version went live."""
-        name = self.spec.system
-        with self.state.catalog.begin() as tx:
-            since = self._live_since(tx)
-            if since is None or self._live(tx, now) != reference.version:
-                return []
-            if monitor not in self._monitoring.due(tx, now, since, reference):
-                return []
-            if self._answers is not None:
-                self._answers.tell_reference(tx, reference)
-            controls = _TickControls(self, tx, now)
-            verdicts = self._monitoring.run(tx, monitor, reference, self._facts(tx, now), now)
-            told = summary(verdicts)
-            memory = {} if told is None else {**msgspec.to_builtins(told), "spent": level_spent(verdicts)}
-            tx.put(Mark(system=name, id=f"verdict/{monitor.name}", last_at=now, memory=memory))
-            before = {i.id for i in tx.find(Incident, name)}
-            touched = incidents.observe(tx, name, monitor.check, verdicts, self.groups(), now)
-            if self._explains:
-                touched = [self._explained(tx, incident, reference, now) for incident in touched]
-            done = [f"{i.id} opened: {i.cause}: {i.last.why}" for i in touched if i.id not in before]
-            done += responses.respond(tx, self.spec, touched, controls, now)
-        record_readings(self.state.lake, name, verdicts, version=reference.version, at=now)
-        controls.send()
-        return done
+    def promised(self, version_id: str) -> Mapping[str, float]:
+        """What each loss of a version was promised to stay under."""
+        return self._watching.promised(version_id)
 
-    def _explained(self, tx: Transaction, incident: Incident, reference: Reference, now: datetime) -> Incident:
-        """An open incident with what it means, found out when it opens and again as days and labels come in."""
-        answer = None
-        if self._answers is None:
-            answer = self.state.model(registry.get_version(tx, self.spec.system, reference.version)).predict_frame
-        return explanations.take_up(tx, self.spec, incident, self.task, reference, self.live, answer, now)
+    def groups(self) -> Mapping[str, str]:
+        """Which feed each column belongs to, and each feed to itself."""
+        return self._watching.groups()
 
     def _respond_by_clock(self) -> list[str]:
         now = self.clock.now()
         with self.state.catalog.read() as tx:
-            since = self._live_since(tx)
+            since = self._watching.live_since(tx)
         if since is None or not any(response.every for response in self.spec.responses):
             return []
         with self.state.catalog.begin() as tx:
-            controls = _TickControls(self, tx, now)
+            controls = self._controls(tx, now)
             done = responses.on_schedule(tx, self.spec, controls, now, since)
         controls.send()
         return done
@@ -383,7 +333,7 @@ class System:
             if followups.owed(tx, self.spec, now, self._is_labelled) is None:
                 return []
         with self.state.catalog.begin() as tx:
-            return followups.ask(tx, self.spec, _TickControls(self, tx, now), now, self._is_labelled)
+            return followups.ask(tx, self.spec, self._controls(tx, now), now, self._is_labelled)
 
     def _is_labelled(self, since: datetime) -> bool:
         """Whether a label is known of a mature day from the day of `since` on, among the newest that are looked at."""
@@ -392,130 +342,10 @@ class System:
         blocks = (self.live.labelled_block(newest - timedelta(days=n)) for n in range(days))
         return any(block.rows()["label"].count() > 0 for block in blocks)
 
-    def count_answers(self, *, every: bool = False, again: bool = False) -> Iterator[Progress]:
-        """Count by hour, on the edges of the live version, the answers that were rolled and not counted yet.
-
-        One piece a step; stopping between two loses nothing. Without `every`, only as far back as the monitors look.
-        """
-        now, days = self.clock.now(), self._monitoring.counted_days()
-        with self.state.catalog.read() as tx:
-            live = self._live(tx, now)
-        if live and (days or every):
-            edges = self.reference(live).facts["edges"]
-            newest = self.live.last_complete_day(now)
-            since, _ = block_bounds(self.spec.data.timezone, newest - timedelta(days=days))
-            if edges:
-                yield from self.live.buckets.counting(edges, None if every else since, again=again)
-
-    def reference(self, version_id: str) -> Reference:
-        """What a version was promised to be like; made from its snapshot once."""
-        if self._answers is not None:
-            with self.state.catalog.read() as tx:
-                return self._answers.reference(tx, version_id, self.clock.now())
-        if version_id not in self._references:
-            with self.state.catalog.read() as tx:
-                version = registry.get_version(tx, self.spec.system, version_id)
-                run = tx.get(Run, self.spec.system, version.run)
-                snapshot = tx.get(Snapshot, self.spec.system, run.snapshot) if run else None
-            assert run is not None
-            assert snapshot is not None
-            assert run.holdout is not None
-            rows = datasets.read_snapshot(snapshot, self.state.blobs)
-            rows = rows.filter(pl.col("event_at") < run.holdout[1])
-            holdout = read_holdout(self.state.blobs.get(run.holdout_rows))
-            validated = read_holdout(self.state.blobs.get(run.validated_rows)) if run.validated_rows else None
-            model = self.state.model(version)
-            made = make_reference(
-                self.spec,
-                self.task,
-                version_id,
-                model.signature,
-                rows,
-                holdout,
-                run.folds,
-                validated=validated,
-                facts={"influence": influence_of(model)},
-            )
-            self._references = {version_id: made}
-        return self._references[version_id]
-
-    def promised(self, version_id: str) -> Mapping[str, float]:
-        """What each loss of a version was promised to stay under: the upper end of its interval on the hold-out, or the
-        worst of its folds where that is higher."""
-        if self._answers is not None:
-            return self.reference(version_id).promised
-        with self.state.catalog.read() as tx:
-            run = tx.get(Run, self.spec.system, registry.get_version(tx, self.spec.system, version_id).run)
-        assert run is not None
-        return promised_losses(self.spec, self.task, read_holdout(self.state.blobs.get(run.holdout_rows)), run.folds)
-
-    def groups(self) -> Mapping[str, str]:
-        """Which feed each column belongs to, and each feed to itself."""
-        feeds = self.spec.data.feeds
-        groups = {name: name for name in feeds}
-        for column in self.spec.data.columns:
-            owner = max((f for f in feeds if column.startswith(f"{f}_")), key=len, default=self.spec.data.rows)
-            groups[column] = owner
-        return groups
-
-    def _facts(self, tx: Transaction, now: datetime) -> Mapping[str, Any]:
-        feeds = self.spec.data.feeds
-        newest = self.feeds.world(now).newest(now)
-        if self._answers is not None:
-            newest[self.spec.data.rows] = self._answers.newest(tx)
-        return {
-            "now": now,
-            "feeds": newest,
-            "fresh": {name: feed.fresh for name, feed in feeds.items() if feed.fresh is not None},
-            "monitors": self._monitoring.last_runs(tx),
-            "mature_until": mature_until(self.spec.data, now),
-            "mature_after": self.spec.data.label.mature_after,
-        }
-
-    def _live_since(self, tx: Transaction) -> datetime | None:
-        """When the first version went live, or the first answer was given."""
-        if self._answers is not None:
-            return self._answers.since(tx)
-        lives = [step.at for v in tx.find(Version, self.spec.system) for step in v.history if step.to == "live"]
-        return min(lives, default=None)
-
-    def _live(self, tx: Transaction, now: datetime) -> str:
-        """The version that answers, here or elsewhere; empty where there is none."""
-        if self._answers is not None:
-            return self._answers.version(tx, now)
-        return registry.current_route(tx, self.spec.system).live
-
     def _audit(
         self, tx: Transaction, action: str, subject: str, detail: Mapping[str, Any], by: str = "holdfast"
     ) -> None:
         tx.audit(at=self.clock.now(), actor=by, action=action, system=self.spec.system, subject=subject, detail=detail)
-
-
-class _TickControls:
-    """What an action may touch, inside the transaction that its incident is in."""
-
-    def __init__(self, system: System, tx: Transaction, now: datetime) -> None:
-        self._system = system
-        self._tx = tx
-        self._now = now
-        self._notices: list[str] = []
-
-    def notify(self, text: str) -> str:
-        self._notices.append(text)
-        return self._system.told
-
-    def send(self) -> None:
-        """Send what was said, once the transaction that it is about has been committed."""
-        for text in self._notices:
-            self._system.tell(text)
-
-    def submit(self, kind: str, payload: Mapping[str, Any]) -> str:
-        must_have_model(self._system.spec, "nothing here can train it")
-        return jobs.submit(self._tx, self._system.spec.system, kind, payload, self._now).id
-
-    def rollback(self, why: str, *, by: str = "holdfast") -> str:
-        must_have_model(self._system.spec, "go back to another version there")
-        return releases.take_back(self._tx, self._system.spec.system, why, self._now, by)
 
 
 def _stands(tx: Transaction, release: Release) -> bool:

@@ -105,6 +105,7 @@ def test_a_wrong_system_file_ends_up_with_its_line(tools, tmp_path):
     tools.write_feeds(tmp_path)
     file = tools.write_file(tmp_path)
     file.write_text(file.read_text().replace("check: quality", "check: qualty"))
-    said = tools.holdfast("up", file, "--state", tmp_path / "state", expect=2)
+    ports = ("--port", 0, "--console-port", 0)
+    said = tools.holdfast("up", file, "--state", tmp_path / "state", *ports, expect=2)
     assert "did you mean 'quality'?" in said.stderr
     assert f"{file}:13 " in said.stderr

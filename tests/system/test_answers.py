@@ -16,7 +16,7 @@ from holdfast.cli.profile import chosen
 from holdfast.core.clock import ManualClock
 from holdfast.core.inputs import read_json
 from holdfast.core.records import Incident, Mark, SystemFile
-from holdfast.core.spec import SystemSpec
+from holdfast.core.spec import Model, SystemSpec
 from holdfast.core.specelsewhere import stated_signature
 from holdfast.core.specfile import parse_spec
 from holdfast.errors import StateError
@@ -419,7 +419,8 @@ def test_what_was_answered_elsewhere_is_never_taken_for_an_answer_of_ones_own(te
     team.log(rows)
     team.repaid(rows)
     team.at_noon(3)
-    own = LivePredictions(replace(team.spec, predictions=None), team.state.lake, "probability")
+    trained = replace(team.spec, predictions=None, model=Model(task=team.spec.task))
+    own = LivePredictions(trained, team.state.lake, "probability")
     assert own.answered(START, START + 3 * DAY).is_empty()
 
     def load(version: Any) -> Any:

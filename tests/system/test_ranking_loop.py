@@ -17,30 +17,26 @@ from msgspec.structs import replace
 from holdfast.cli.app import app
 from holdfast.core.clock import ManualClock, SystemClock
 from holdfast.core.evidence import Grade, Limit
-from holdfast.core.inputs import read_frame
-from holdfast.core.protocols import LABELS, PREDICTIONS, READINGS
+from holdfast.core.protocols import LABELS, PREDICTIONS
 from holdfast.core.records import Incident, Release, Run
-from holdfast.core.spec import Gate, Monitor, SystemSpec
+from holdfast.core.spec import Gate, Monitor
 from holdfast.core.specdump import dump_spec
 from holdfast.core.specfile import parse_spec
-from holdfast.errors import JobFailed
 from holdfast.flow import lineage
 from holdfast.flow.drafting import draft
 from holdfast.flow.ingestion import feed_tables
-from holdfast.flow.registry import current_route
-from holdfast.flow.training import TrainingRequest, TrainingResult, train
 from holdfast.opening import open_system
 from holdfast.serve.dataplane import DataPlane
-from holdfast.serve.recording import Recorder, RowMeta
+from holdfast.serve.recording import Recorder
 from holdfast.state import State, memory_state, open_state, put_in_force
-from holdfast.system import System
 from holdfast.testing import START
 from holdfast.wire.http import DataPlaneApp
-from holdfast.world import FixedFeeds, LakeFeeds, World, make_world, microseconds
+from holdfast.world import LakeFeeds, make_world
+
+from .lives import DAY, Life
 
 pytestmark = pytest.mark.slow
 
-DAY = timedelta(days=1)
 LISTS, LENGTH = 14, 8
 """Lists a day, rows a list."""
 ROWS = LISTS * LENGTH
@@ -231,70 +227,9 @@ def test_a_file_is_scored_and_orders_as_it_was_asked_to(
     assert clicked[np.arange(len(first)), first].mean() > 2 * clicked.mean()
 
 
-class Here:
-    """Trains in this process, at once: what a child process would have given."""
-
-    def __init__(self, request: TrainingRequest) -> None:
-        self._request = request
-
-    def wait(self, timeout_s: float | None = None) -> TrainingResult:
-        try:
-            return train(self._request)
-        except Exception as error:
-            raise JobFailed(f"training failed: {error}") from error
-
-    poll = wait
-
-    def kill(self) -> None:
-        """Nothing runs between calls."""
-
-
-class Life:
-    """A system on a clock by hand: each day its rows are answered, then what is due is done."""
-
-    def __init__(self, directory: Path, spec: SystemSpec, world: World, begin: datetime) -> None:
-        self.state, self.clock, self.world = memory_state(directory), ManualClock(begin), world
-        self.system = System(spec, self.state, self.clock, FixedFeeds(world), waits=True, tell=lambda text: None)
-        self.plane = DataPlane(self.state.load_model, Recorder(self.state.lake.writer), self.clock)
-        self.system.put_in_force()
-        self.tick()
-
-    def tick(self) -> None:
-        while self.system.tick():
-            pass
-        with self.state.catalog.read() as tx:
-            self.plane.follow(self.state.routes(tx))
-
-    def days(self, number: int) -> None:
-        for _ in range(number):
-            rows = self.world.rows_between(self.clock.now(), self.clock.now() + DAY)
-            keys, known = rows["key"].to_list(), microseconds(rows["known_at"])
-            meta = RowMeta(
-                request_id=keys,
-                row=np.zeros(len(keys), dtype=np.int64),
-                key=keys,
-                unit=rows["unit"].to_list(),
-                event_at=microseconds(rows["event_at"]),
-                features_known_at=known,
-                predicted_at=known,
-            )
-            typed = read_frame(self.plane.signature("offers"), rows)
-            assert self.plane.predict_rows("offers", typed, meta).shape == (rows.height,)
-            self.clock.advance(DAY)
-            self.tick()
-
-    def all(self, kind: Any) -> list[Any]:
-        with self.state.catalog.read() as tx:
-            return list(tx.find(kind, "offers"))
-
-    def readings(self, name: str) -> pl.DataFrame:
-        return self.state.lake.scan(READINGS.name, "offers").filter(pl.col("name") == name).sort("at")
-
-
 @pytest.fixture
-def life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Life]:
+def life(tmp_path: Path, trains_here: None) -> Callable[..., Life]:
     """`life(days, **what the feeds do)`: a system that begins after 30 days of them."""
-    monkeypatch.setattr("holdfast.flow.child.start", lambda request, **_: Here(request))
 
     def make(days: int, **feeds: int) -> Life:
         write_feeds(tmp_path, START, days, **feeds)
@@ -309,7 +244,9 @@ def life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Life]
         state = memory_state(tmp_path / "feeds")
         LakeFeeds(spec, tmp_path, state.lake, state.catalog).ingest(START + days * DAY)
         world = make_world(spec, feed_tables(spec, state.lake, state.catalog))
-        return Life(tmp_path / "state", spec, world, START + 30 * DAY)
+        lived = Life(memory_state(tmp_path / "state"), spec, world, ManualClock(START + 30 * DAY))
+        lived.tick()
+        return lived
 
     return make
 
@@ -349,8 +286,7 @@ def test_a_second_version_takes_whole_lists_and_is_decided_on_ndcg(life: Callabl
     assert release.comparison.blocks >= 2
     assert release.comparison.rows == release.comparison.blocks * ROWS
     assert -1 <= release.comparison.lowest < release.comparison.mean < release.comparison.highest <= 1
-    with lived.state.catalog.read() as tx:
-        assert current_route(tx, "offers").live == "2"
+    assert lived.live == "2"
     answered = lived.state.lake.scan(PREDICTIONS.name, "offers").filter(pl.col("stage").is_in(["live", "canary"]))
     assert {("1", "live"), ("2", "canary"), ("2", "live")} <= set(answered.select("version", "stage").rows())
     by_list = answered.group_by("unit").agg(pl.len(), pl.col("version").n_unique())

@@ -6,7 +6,8 @@ System files are put in force, the first token is made, the routes are published
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import count
 from pathlib import Path
 
 import msgspec
@@ -77,10 +78,19 @@ def _checked(state: State, file: Path) -> SystemSpec:
 
 
 def _first_token(state: State, by: str) -> str:
+    """The secret of an admin token, made where there is none yet; else empty. Its name is one that is not taken."""
     with state.catalog.begin() as tx:
-        if tx.find(Token, EVERYWHERE, newest=1):
+        made = tx.find(Token, EVERYWHERE)
+        if any(token.role == "admin" for token in made):
             return ""
-        return make_token(tx, "admin", "admin", now=SystemClock().now(), by=by)
+        taken = {token.name for token in made}
+        name = next(name for name in _admin_names() if name not in taken)
+        return make_token(tx, name, "admin", now=SystemClock().now(), by=by)
+
+
+def _admin_names() -> Iterator[str]:
+    yield "admin"
+    yield from (f"admin {number}" for number in count(2))
 
 
 def _must_differ(specs: dict[Path, SystemSpec]) -> None:
