@@ -273,7 +273,11 @@ class System:
         folded = release
         while day <= newest:
             block = self.live.labelled_block(day)
-            folded = releases.fold(folded, block, self.task, self.spec.release, self.score, self.task.output)
+            try:
+                folded = releases.fold(folded, block, self.task, self.spec.release, self.score, self.task.output)
+            except releases.CannotAnswer as why:
+                with self.state.catalog.begin() as tx:
+                    return releases.roll_back(tx, release, str(why), now) if _stands(tx, release) else release
             day += timedelta(days=1)
         folded = self._with_split(folded, newest)
         with self.state.catalog.begin() as tx:

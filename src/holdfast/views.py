@@ -18,7 +18,7 @@ from holdfast.core.evidence import Verdict
 from holdfast.core.protocols import PREDICTIONS, Task, Transaction
 from holdfast.core.records import Incident, Mark, Route, Run, SystemFile, Version
 from holdfast.core.spec import Monitor, SystemSpec
-from holdfast.core.targets import target_of
+from holdfast.core.targets import mean_loss, target_of
 from holdfast.errors import HoldfastError
 from holdfast.flow.budget import MONTH, Share, spent
 from holdfast.flow.elsewhere import answering
@@ -323,7 +323,8 @@ def _day(answered: pl.DataFrame, day: date, rows: int, task: Task, spec: SystemS
     if labelled.is_empty():
         return Day(day=day, rows=rows)
     losses = task.loss(_loss(spec), target_of(task, labelled), labelled[task.output].to_numpy())
-    return Day(day=day, rows=rows, labelled=labelled.height, loss=float(np.mean(losses)))
+    loss = mean_loss(losses)
+    return Day(day=day, rows=rows, labelled=labelled.height, loss=None if np.isnan(loss) else loss)
 
 
 def _monitors(tx: Transaction, spec: SystemSpec, now: datetime) -> list[MonitorView]:

@@ -191,6 +191,15 @@ def test_values_outside_range_and_categories_are_told_and_stop_nothing(place):
     ]
 
 
+def test_labels_that_the_task_cannot_take_are_told_and_too_many_stop_the_snapshot(place):
+    frame = rows(label=[0.0, 1.0, 2.0, 0.5, *[0.0, 1.0] * 3])
+    told = [v for v in place.take(frame)[0].verdicts if v.reading.name == "labels_not_taken"]
+    assert [(v.reading.value, v.grade) for v in told] == [(pytest.approx(0.2), Grade.WARN)]
+    assert "2 of 10 labels (20.0%) count as missing, such as 2: the task classification takes" in told[0].why
+    place = Place()
+    assert "fail: 2 of 10 labels" in broken(place, frame, spec(bad_rows=0.19))
+
+
 def test_rows_read_are_kept_dropped_or_quarantined(place):
     origin = Origin(rows_read=20, rows_quarantined=2, spec_hash="abc", code="1.0+deadbeef")
     snapshot, _ = place.take(rows(), origin=origin)

@@ -219,7 +219,9 @@ def test_a_release_folds_the_losses_of_lists_within_their_bounds() -> None:
     folded = releases.fold(
         release, day_of_answers(day), TASK, a_spec().release, lambda version, rows: rows[score[version]], "score"
     )
-    sizes, apart = (np.nan_to_num(np.array(each)) for each in zip(*differences(day), strict=True))
+    sizes, apart = (np.array(each) for each in zip(*differences(day), strict=True))
+    judged = ~np.isnan(apart)
+    sizes, apart = sizes[judged], apart[judged]
     found = folded.comparison
     assert found.mean == pytest.approx(np.average(apart, weights=sizes))
     assert found.lowest <= found.mean <= found.highest
@@ -228,7 +230,35 @@ def test_a_release_folds_the_losses_of_lists_within_their_bounds() -> None:
         TASK.loss_bounds("ndcg_10_loss", candidate, live)[0][0]
         for candidate, live in of_lists(day, "candidate", "live")
     ]
-    assert found.lowest == pytest.approx(np.average(bounds, weights=sizes)), "each list is bounded by itself"
+    lowest = np.average(np.array(bounds)[judged], weights=sizes)
+    assert found.lowest == pytest.approx(lowest), "each list is bounded by itself"
+
+
+def test_a_day_on_which_nothing_is_relevant_is_no_evidence() -> None:
+    day = a_holdout(1).with_columns(label=pl.lit(0.0))
+    release = Release(
+        system="offers", id="rel-1", state="shadow", run="run-2", version="2", against="1", at=START, cause="a test"
+    )
+    score = {"1": "live", "2": "candidate"}
+    folded = releases.fold(
+        release, day_of_answers(day), TASK, a_spec().release, lambda version, rows: rows[score[version]], "score"
+    )
+    assert (folded.comparison.blocks, folded.comparison.not_worse) == (0, release.comparison.not_worse)
+
+
+def test_a_version_that_gives_no_number_is_told() -> None:
+    day = a_holdout(1)
+    release = Release(
+        system="offers", id="rel-1", state="shadow", run="run-2", version="2", against="1", at=START, cause="a test"
+    )
+
+    def score(version: str, rows: pl.DataFrame) -> np.ndarray:
+        found = rows["live"].to_numpy().copy()
+        found[0] = np.nan if version == "2" else found[0]
+        return found
+
+    with pytest.raises(releases.CannotAnswer, match="version 2 has no finite answer to 1 rows"):
+        releases.fold(release, day_of_answers(day), TASK, a_spec().release, score, "score")
 
 
 @pytest.fixture

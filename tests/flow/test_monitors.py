@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 import polars as pl
 import pytest
+from msgspec.structs import replace
 
 from holdfast.core import kinds
 from holdfast.core.evidence import Block, Grade, Limit, Reading, Role, Window
@@ -477,9 +478,10 @@ def test_verdicts_carry_the_time_of_their_evaluation(watch, traffic) -> None:
 @pytest.mark.parametrize("metric", Regression.errors)
 def test_a_regressions_error_above_what_was_promised_alarms(a_spec: MakeSpec, lake, tx, traffic, metric: str) -> None:
     monitor = Monitor(check="quality", name="quality", options={"metric": metric})
-    live = LivePredictions(a_spec(monitors=[monitor]), lake, "probability")
-    task = Regression()
-    monitoring = Monitoring(a_spec(monitors=[monitor]), task, live)
+    spec = a_spec(monitors=[monitor])
+    spec = replace(spec, model=replace(spec.model, task="regression"))
+    live, task = LivePredictions(spec, lake, "probability"), Regression()
+    monitoring = Monitoring(spec, task, live)
     reference = Reference(version="1", blocks=(), facts={}, promised={metric: 1.0})
     grades = []
     for day in range(8):

@@ -48,6 +48,12 @@ def test_rows_without_a_key_are_kept_each_for_itself(live: LivePredictions, traf
     assert rows_of(live)["probability"] == [0.1, 0.2, 0.4]
 
 
+def test_a_label_that_the_task_cannot_take_is_missing_and_the_others_stand(live: LivePredictions, traffic) -> None:
+    keys = traffic.answer([NOON] * 3, [0.3, 0.6, 0.9])
+    traffic.label(keys, [0.5, 1.0, -1.0], NOON + hours(1))
+    assert rows_of(live)["label"] == [None, 1.0, None]
+
+
 def test_a_label_known_after_maturity_does_not_enter_the_block(live: LivePredictions, traffic) -> None:
     keys = traffic.answer([NOON] * 2, [0.3, 0.6])
     mature = START + 2 * DAY

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import label_ranking_average_precision_score, ndcg_score
 
-from holdfast.core.targets import LIST, end_to_end, labels_of, listed, lists_of, target_of, with_lists
+from holdfast.core.targets import LIST, end_to_end, labels_of, listed, lists_of, mean_loss, taken, target_of, with_lists
 from holdfast.errors import DataError, UnknownKind
 from holdfast.stats.bootstrap import block_bootstrap_metric
+from holdfast.tasks.classification import Classification
 from holdfast.tasks.ranking import METRICS, Ranking
 
 TASK = Ranking()
@@ -32,13 +33,17 @@ def by_hand(scores: np.ndarray, relevance: np.ndarray, k: int | None = None) -> 
 def test_a_row_has_the_loss_of_its_list() -> None:
     loss = TASK.loss("ndcg_loss", targets(RELEVANCE, LISTS), SCORES)
     first = 1 - by_hand(SCORES[:3], RELEVANCE[:3])
-    assert loss == pytest.approx([first] * 3 + [0.0] * 3)
+    assert loss == pytest.approx([first] * 3 + [0.0] * 2 + [np.nan], nan_ok=True)
 
 
-def test_a_list_without_anything_relevant_has_no_wrong_order() -> None:
+def test_a_list_without_anything_relevant_says_nothing() -> None:
     y = targets([0.0, 0.0], [1, 1])
     for name in TASK.losses:
-        assert TASK.loss(name, y, np.array([0.1, 0.9])).tolist() == [0.0, 0.0]
+        loss = TASK.loss(name, y, np.array([0.1, 0.9]))
+        assert np.isnan(loss).all()
+        assert np.isnan(mean_loss(loss))
+    both = targets([0.0, 0.0, 1.0, 0.0], [1, 1, 2, 2])
+    assert mean_loss(TASK.loss("ndcg_loss", both, np.array([0.1, 0.9, 0.9, 0.1]))) == 0.0
 
 
 def test_equal_scores_earn_what_a_random_order_does() -> None:
@@ -94,6 +99,9 @@ def test_no_relevance_takes_a_difference_beyond_its_bounds(lists: list[tuple[lis
         for relevance in itertools.product((0, 1, 2), repeat=len(one)):
             y = targets(relevance, of[rows])
             difference = TASK.loss(name, y, candidate[rows])[0] - TASK.loss(name, y, live[rows])[0]
+            if not any(relevance):
+                assert np.isnan(difference)
+                continue
             assert low[rows][0] - 1e-9 <= difference <= high[rows][0] + 1e-9
 
 
@@ -105,8 +113,9 @@ def test_bounds_of_ndcg_are_reached(pair: tuple[list[int], list[int]], name: str
     found = []
     for relevance in itertools.product((0, 1), repeat=len(live)):
         y = targets(relevance, of)
-        found.append(TASK.loss(name, y, candidate)[0] - TASK.loss(name, y, live)[0])
-    assert (min(found), max(found)) == pytest.approx((low[0], high[0]))
+        if any(relevance):
+            found.append(TASK.loss(name, y, candidate)[0] - TASK.loss(name, y, live)[0])
+    assert (min([*found, 0.0]), max([*found, 0.0])) == pytest.approx((low[0], high[0]))
 
 
 @pytest.mark.parametrize("name", TASK.losses)
@@ -125,6 +134,14 @@ def test_what_is_no_relevance_is_refused() -> None:
     assert TASK.refuses_label(-1.0)
     assert TASK.refuses_label("a")
     assert not TASK.refuses_label(3.0)
+
+
+def test_labels_that_the_task_cannot_take_are_missing_and_the_others_stand() -> None:
+    labels = pl.Series("label", [1.0, -1.0, None, 0.5, float("inf")])
+    assert taken(TASK, labels).to_list() == [1.0, None, None, 0.5, None]
+    assert taken(Classification(), pl.Series("label", [0.0, 0.5, 1.0, 2.0])).to_list() == [0.0, None, 1.0, None]
+    fine = pl.Series("label", [0.0, 2.0])
+    assert taken(TASK, fine) is fine
 
 
 def test_an_unknown_loss_or_metric_names_the_near_miss() -> None:

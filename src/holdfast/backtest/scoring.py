@@ -5,14 +5,13 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import numpy as np
 import polars as pl
 import polars.selectors as cs
 
 from holdfast.backtest.faults import Fault, touched_feeds
 from holdfast.core.protocols import PREDICTIONS
 from holdfast.core.records import Incident, Release, Run, Version
-from holdfast.core.targets import target_of, with_lists
+from holdfast.core.targets import mean_loss, taken, target_of, with_lists
 from holdfast.flow.classes import gathered, part_names
 from holdfast.flow.incidents import FURTHER, PASSED
 from holdfast.flow.monitors import MONTH
@@ -126,7 +125,11 @@ def _with_truth(system: "System", truth: pl.DataFrame) -> pl.DataFrame:
     lists = cs.by_name("unit", "request_id", require_all=False)
     answers = recorded.select("key", lists, "event_at", "version", "stage", *named)
     answers = gathered(answers, output, system.task.classes) if parts else answers
-    labels = truth.select("key", "label").drop_nulls().unique("key", keep="last", maintain_order=True)
+    labels = (
+        truth.select("key", taken(system.task, truth["label"]))
+        .drop_nulls()
+        .unique("key", keep="last", maintain_order=True)
+    )
     month = pl.col("event_at").dt.convert_time_zone(system.spec.data.timezone).dt.strftime("%Y-%m").alias("month")
     return with_lists(system.task, answers.join(labels, on="key", how="left").with_columns(month))
 
@@ -173,7 +176,7 @@ def _did_harm(system: "System", at: datetime, scored: pl.DataFrame, versions: Se
     live = max(went_live, key=lambda each: each[0])[1]
     loss = system.spec.release.decide.loss
     losses = system.task.loss(loss, target_of(system.task, around), around[system.task.output].to_numpy())
-    return float(np.mean(losses)) > system.promised(live)[loss]
+    return mean_loss(losses) > system.promised(live)[loss]  # not where no row can be judged
 
 
 def _detect(system: "System", fault: Fault, incidents: Sequence[Incident], releases: Sequence[Release]) -> Detection:

@@ -12,7 +12,7 @@ from holdfast.checks.labelled import FloatArray, Pairs, coverage, labelled
 from holdfast.checks.sequence import overlap
 from holdfast.core.evidence import Block, Grade, Reading, Role, Window
 from holdfast.core.protocols import Task
-from holdfast.core.targets import end_to_end, labels_of
+from holdfast.core.targets import end_to_end, labels_of, mean_loss
 from holdfast.errors import DataError
 from holdfast.stats.bootstrap import UNKNOWN, Interval, block_bootstrap_mean, block_bootstrap_metric
 
@@ -60,15 +60,20 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         )
 
     def _mean_loss(self, task: Task, blocks: Sequence[Block], pairs: Sequence[Pairs]) -> tuple[float, Interval]:
-        means = np.array([self._block_loss(task, block, *pair) for block, pair in zip(blocks, pairs, strict=True)])
-        weights = np.array([float(len(y)) for y, _ in pairs])
+        found = [self._block_loss(task, block, *pair) for block, pair in zip(blocks, pairs, strict=True)]
+        means, weights = np.array([mean for mean, _ in found]), np.array([float(rows) for _, rows in found])
         used = weights > 0
+        if not used.any():
+            return math.nan, UNKNOWN
         value = float(np.average(means[used], weights=weights[used]))
         return value, block_bootstrap_mean(means[used], weights[used], seed=self.seed)
 
-    def _block_loss(self, task: Task, block: Block, y: FloatArray, p: FloatArray) -> float:
-        def compute(_: pl.DataFrame) -> float:
-            return float(task.loss(self.metric, y, p).mean()) if len(y) else math.nan
+    def _block_loss(self, task: Task, block: Block, y: FloatArray, p: FloatArray) -> tuple[float, int]:
+        """The mean loss of a block, and the rows that can be judged."""
+
+        def compute(_: pl.DataFrame) -> tuple[float, int]:
+            losses = task.loss(self.metric, y, p)
+            return mean_loss(losses), int((~np.isnan(losses)).sum())
 
         return block.remember(("mean loss", task.name, self.metric), compute)
 

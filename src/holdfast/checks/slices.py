@@ -116,11 +116,12 @@ def _gathered(blocks: Sequence[Block], window: Window, task: Task, loss: str, co
     for block in blocks:
         y, p = pairs(block, output, label)
         if len(y):
-            rows = block.rows()
+            rows, loss_of = block.rows(), np.asarray(task.loss(loss, y, p), dtype=np.float64)
+            known = ~np.isnan(loss_of)
             present = [name for name in columns if name in rows.columns]
-            frames.append(rows.filter(pl.Series(takes(rows, output, label))).select(present))
-            losses.append(np.asarray(task.loss(loss, y, p), dtype=np.float64))
-            days.append(np.full(len(y), block.day.toordinal(), dtype=np.int64))
+            frames.append(rows.filter(pl.Series(takes(rows, output, label))).select(present).filter(pl.Series(known)))
+            losses.append(loss_of[known])
+            days.append(np.full(int(known.sum()), block.day.toordinal(), dtype=np.int64))
     if not frames:
         return _Gathered(columns=dict.fromkeys(columns, np.empty(0)), loss=np.empty(0), day=np.empty(0, dtype=np.int64))
     table = pl.concat(frames, how="diagonal_relaxed")

@@ -135,7 +135,7 @@ class Task(Protocol):
         """Labels as float64 (n,), NaN where missing. Raises DataError for a label the task cannot take."""
 
     def loss(self, name: str, y: "FloatArray", output: "FloatArray") -> "FloatArray":
-        """Loss per row (n,) of targets (n,) or (n, 2)."""
+        """Loss per row (n,) of targets (n,) or (n, 2); NaN for a row by which no answer can be judged."""
 
     def loss_bounds(
         self, name: str, candidate: "FloatArray", live: "FloatArray", of: "FloatArray | None" = None

@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from holdfast.errors import DataError
+
 if TYPE_CHECKING:
     from holdfast.core.protocols import Task
 
@@ -30,6 +32,26 @@ def with_lists(task: "Task", rows: pl.DataFrame) -> pl.DataFrame:
 def target_of(task: "Task", rows: pl.DataFrame, label: str = "label") -> FloatArray:
     """The targets of rows, float64. Raises DataError for a label that the task cannot take."""
     return listed(np.asarray(task.target(rows[label]), dtype=np.float64), rows)
+
+
+def taken(task: "Task", labels: pl.Series) -> pl.Series:
+    """Labels without those that the task cannot take: a feed may bring any, and one of them must not stop the others.
+
+    Missing instead. A label over HTTP is refused before it is recorded.
+    """
+    try:
+        task.target(labels)
+    except DataError:
+        seen = labels.unique().drop_nulls()
+        bad = [value for value in seen.to_list() if task.refuses_label(value)]
+        return labels.set(labels.is_in(bad), None)
+    return labels
+
+
+def mean_loss(losses: npt.NDArray[Any]) -> float:
+    """The mean of losses (n,) that say something, those that are not NaN; NaN where there is none."""
+    known = losses[~np.isnan(losses)]
+    return float(known.mean()) if known.size else float("nan")
 
 
 def listed(labels: FloatArray, rows: pl.DataFrame) -> FloatArray:

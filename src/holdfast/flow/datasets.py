@@ -9,13 +9,14 @@ import msgspec
 import polars as pl
 
 from holdfast.core.blocks import mature_until
-from holdfast.core.classes import in_order
+from holdfast.core.classes import in_order, task_of
 from holdfast.core.evidence import Grade, Reading, Verdict
 from holdfast.core.meaning import percent
 from holdfast.core.protocols import Blobs, Lake
 from holdfast.core.records import FileRef, Snapshot
 from holdfast.core.signature import Column
 from holdfast.core.spec import Data, SystemSpec
+from holdfast.core.targets import taken
 from holdfast.errors import ExpectationFailed
 from holdfast.flow.ingestion import quarantine_reasons
 from holdfast.flow.rows import quarantine
@@ -168,11 +169,27 @@ def _verdicts(spec: SystemSpec, rows: pl.DataFrame, now: datetime, *, read: int,
         )
     if data.label.classes:
         yield _of_no_class(rows["label"].drop_nulls(), data)
+    yield from _not_taken(spec, rows["label"])
     for described in data.columns.values():
         if outside := _outside(rows[described.name], described):
             reading = Reading(name="outside", value=outside, rows=rows.height, subject=described.name)
             why = f"{described.name}: {outside:.2%} of values lie outside what the system file states"
             yield Verdict(grade=Grade.WARN, check="expect", reading=reading, why=why)
+
+
+def _not_taken(spec: SystemSpec, labels: pl.Series) -> Iterator[Verdict]:
+    """How many labels the task cannot take, and one of them: they count as missing; too many stop the snapshot."""
+    task, given = task_of(spec), labels.drop_nulls()
+    refused = given.filter(taken(task, given).is_null())
+    if refused.is_empty():
+        return
+    share, most = len(refused) / len(given), spec.data.expect.bad_rows
+    why = (
+        f"{len(refused)} of {len(given)} labels ({percent(share)}) count as missing, such as {refused[0]:g}: the task "
+        f"{spec.task} takes {task.refuses_label(refused[0])}; expected at most {most:.1%}"
+    )
+    reading = Reading(name="labels_not_taken", value=share, rows=len(given))
+    yield Verdict(grade=Grade.FAIL if share > most else Grade.WARN, check="expect", reading=reading, why=why)
 
 
 def _of_no_class(labels: pl.Series, data: Data) -> Verdict:

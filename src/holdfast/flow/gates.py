@@ -15,7 +15,7 @@ from holdfast.core.protocols import Check, Task, Transaction
 from holdfast.core.records import Job, Release, Run, Version
 from holdfast.core.signature import Signature
 from holdfast.core.spec import Gate, SystemSpec
-from holdfast.core.targets import end_to_end, target_of
+from holdfast.core.targets import end_to_end, mean_loss, target_of
 from holdfast.errors import GateRefused
 from holdfast.flow import evaluation
 from holdfast.flow.days import blocks_of
@@ -267,7 +267,7 @@ def _level(task: Task, window: Window, metric: str, output: str) -> float:
     """How large a metric is on the labelled rows, whatever its sign."""
     rows = window.rows().filter(pl.col("label").is_not_null())
     y, answers = target_of(task, rows), rows[output].to_numpy()
-    value = task.loss(metric, y, answers).mean() if metric in task.losses else task.metrics(y, answers)[metric]
+    value = mean_loss(task.loss(metric, y, answers)) if metric in task.losses else task.metrics(y, answers)[metric]
     return abs(float(value))
 
 
@@ -295,8 +295,11 @@ def compare(
     if not days:
         return float("nan"), float("nan"), float("nan"), 0
     if metric in task.losses:
-        means = np.array([(task.loss(metric, y, a) - task.loss(metric, y, b)).mean() for y, a, b in days])
+        means = np.array([mean_loss(task.loss(metric, y, a) - task.loss(metric, y, b)) for y, a, b in days])
         weights = np.array([len(y) for y, _, _ in days], dtype=np.float64)
+        means, weights = means[~np.isnan(means)], weights[~np.isnan(means)]
+        if not means.size:
+            return float("nan"), float("nan"), float("nan"), rows
         # An end of the interval must lie well within what was resampled, however small the level.
         replicates = max(1000, min(MOST_REPLICATES, math.ceil(50 / (1 - confidence))))
         low, high = bootstrap.block_bootstrap_mean(means, weights, confidence, seed=0, replicates=replicates)

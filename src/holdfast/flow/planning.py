@@ -98,9 +98,13 @@ def paired_days(task: Task, loss: str, days: Iterable[pl.DataFrame], candidate: 
             continue
         y, one, other = target_of(task, both), both[candidate].to_numpy(), both[live].to_numpy()
         bounds = task.loss_bounds(loss, one, other, lists_of(y))
-        difference.append(float((task.loss(loss, y, one) - task.loss(loss, y, other)).mean()))
-        low.append(float(bounds[0].mean()))
-        high.append(float(bounds[1].mean()))
+        differences = task.loss(loss, y, one) - task.loss(loss, y, other)
+        known = ~np.isnan(differences)
+        if not known.any():
+            continue
+        difference.append(float(differences[known].mean()))
+        low.append(float(bounds[0][known].mean()))
+        high.append(float(bounds[1][known].mean()))
         rows += both.height
     return PairedDays(difference=np.array(difference), low=np.array(low), high=np.array(high), rows=rows)
 

@@ -14,7 +14,7 @@ from holdfast.core.classes import task_of
 from holdfast.core.evidence import Block, Role, Window
 from holdfast.core.protocols import LABELS, PREDICTIONS, Lake
 from holdfast.core.spec import SystemSpec
-from holdfast.core.targets import LIST, with_lists
+from holdfast.core.targets import LIST, taken, with_lists
 from holdfast.flow.buckets import Buckets
 from holdfast.flow.classes import gathered, kind_of, part_names, valued
 
@@ -209,11 +209,9 @@ class LivePredictions:
         found = valued(self._spec, self._lake.scan(LABELS.name, self._spec.system, since=start, until=until))
         if found.is_empty():
             return pl.DataFrame(schema=dict(_LABELS))
-        return (
-            found.sort("revision", maintain_order=True)
-            .unique(subset="key", keep="last", maintain_order=True)
-            .select("key", pl.col("value").alias("label"), "label_known_at")
-        )
+        newest = found.sort("revision", maintain_order=True).unique(subset="key", keep="last", maintain_order=True)
+        label = taken(self._task, newest["value"]).alias("label")
+        return newest.select("key", label, "label_known_at").drop_nulls("label")
 
     def _join_labels(self, answered: pl.DataFrame, start: datetime, known_until: datetime) -> pl.DataFrame:
         if answered.is_empty():

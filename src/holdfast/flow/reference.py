@@ -13,7 +13,7 @@ from holdfast.core.evidence import Block
 from holdfast.core.protocols import Task
 from holdfast.core.signature import Signature
 from holdfast.core.spec import SystemSpec
-from holdfast.core.targets import target_of, with_lists
+from holdfast.core.targets import mean_loss, taken, target_of, with_lists
 from holdfast.flow.classes import parted
 from holdfast.flow.days import blocks_of, day_expr
 from holdfast.flow.monitors import Reference
@@ -51,6 +51,7 @@ def make_reference(
     """
     day = day_expr(spec.data.timezone)
     dated = with_lists(task, rows.filter(day > day.max() - pl.duration(days=REFERENCE_DAYS)))
+    dated = dated.with_columns(taken(task, dated["label"]))
     # Answers to rows that were fitted on are better than live ones can be: only those to later rows are a reference,
     # the version's own on the hold-out and, before it, those of the models of its validation folds.
     scored = [holdout, *([] if validated is None else [validated])]
@@ -120,7 +121,7 @@ def promised_losses(
 
 def _mean(task: Task, loss: str, rows: pl.DataFrame) -> float:
     y, output = target_of(task, rows), rows["candidate"].to_numpy()
-    return float(task.loss(loss, y, output).mean()) if loss in task.losses else task.metrics(y, output)[loss]
+    return mean_loss(task.loss(loss, y, output)) if loss in task.losses else task.metrics(y, output)[loss]
 
 
 def _values(column: pl.Series) -> Any:

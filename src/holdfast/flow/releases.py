@@ -13,7 +13,7 @@ from holdfast.core.protocols import Task, Transaction
 from holdfast.core.records import OPEN_STATES, Move, Release, ReleaseState, Run
 from holdfast.core.spec import ReleasePlan
 from holdfast.core.targets import lists_of, target_of
-from holdfast.errors import Conflict, NotFound
+from holdfast.errors import Conflict, HoldfastError, NotFound
 from holdfast.flow import experiments, registry
 from holdfast.stats import sequential
 
@@ -23,6 +23,10 @@ Score = Callable[[str, pl.DataFrame], "np.ndarray[tuple[int], np.dtype[np.float6
 
 MISMATCH = "traffic did not come to the versions as split, so they cannot be compared"
 """How the reason begins for which a release is taken back that says nothing of its version."""
+
+
+class CannotAnswer(HoldfastError):
+    """A version under release does not answer what live traffic asked."""
 
 
 class NothingBefore(NotFound):
@@ -97,9 +101,16 @@ def fold(release: Release, block: Block, task: Task, plan: ReleasePlan, score: S
         _outputs(labelled, release.against, score, output),
         _outputs(labelled, release.version, score, output),
     )
+    if not np.isfinite(candidate).all():
+        broken = int((~np.isfinite(candidate)).sum())
+        raise CannotAnswer(f"version {release.version} has no finite answer to {broken} rows of {block.day}")
     loss = plan.decide.loss
-    difference = float((task.loss(loss, y, candidate) - task.loss(loss, y, live)).mean())
-    low, high = (float(bound.mean()) for bound in task.loss_bounds(loss, candidate, live, lists_of(y)))
+    differences = task.loss(loss, y, candidate) - task.loss(loss, y, live)
+    known = ~np.isnan(differences)
+    if not known.any():  # nothing in any list is relevant
+        return replace(release, comparison=past)
+    difference = float(differences[known].mean())
+    low, high = (float(bound[known].mean()) for bound in task.loss_bounds(loss, candidate, live, lists_of(y)))
     low, high = min(past.lowest, low), max(past.highest, high)
     comparison = replace(
         past,

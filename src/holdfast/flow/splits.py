@@ -17,7 +17,7 @@ from holdfast.core.blocks import block_bounds, day_of, mature_until
 from holdfast.core.classes import task_of
 from holdfast.core.spans import Span
 from holdfast.core.spec import SystemSpec
-from holdfast.core.targets import with_lists
+from holdfast.core.targets import taken, with_lists
 from holdfast.errors import DataError
 
 LEAST_FITTED = 50
@@ -156,4 +156,6 @@ def _read(spec: SystemSpec, snapshot: Path) -> pl.DataFrame:
     carried = [name for name in ("unit", "known_at") if name in frame.columns]
     columns = ["key", *carried, "event_at", "label", "label_known_at", *spec.data.columns]
     labels = pl.col("label").cast(pl.Float64).fill_nan(None)
-    return with_lists(task_of(spec), frame.select(columns).with_columns(labels).sort("event_at", "key"))
+    rows = frame.select(columns).with_columns(labels).sort("event_at", "key")
+    task = task_of(spec)
+    return with_lists(task, rows.with_columns(taken(task, rows["label"])))

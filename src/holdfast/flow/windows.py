@@ -24,7 +24,7 @@ from holdfast.core.protocols import Task, Trainer
 from holdfast.core.spans import ALL, Choice, Contender, Span
 from holdfast.core.spec import SystemSpec
 from holdfast.core.specwords import write_span
-from holdfast.core.targets import LIST, target_of
+from holdfast.core.targets import LIST, mean_loss, target_of
 from holdfast.flow.days import blocks_of
 from holdfast.flow.splits import (
     LEAST_FITTED,
@@ -222,5 +222,9 @@ def _scored(
 def _daily(spec: SystemSpec, task: Task, span: Span, scored: pl.DataFrame) -> _Daily:
     loss = spec.release.decide.loss
     days = [block.rows() for block in blocks_of(spec.data.timezone, scored)]
-    losses = [task.loss(loss, target_of(task, rows), rows[PREDICTIONS].to_numpy()).mean() for rows in days]
-    return _Daily(span=span, losses=np.array(losses), rows=np.array([rows.height for rows in days], dtype=np.float64))
+    losses = np.array(
+        [mean_loss(task.loss(loss, target_of(task, rows), rows[PREDICTIONS].to_numpy())) for rows in days]
+    )
+    known = ~np.isnan(losses)  # the same days for every window: labels alone decide
+    counts = np.array([rows.height for rows in days], dtype=np.float64)
+    return _Daily(span=span, losses=losses[known], rows=counts[known])

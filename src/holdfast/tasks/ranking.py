@@ -47,7 +47,8 @@ class Ranking:
     Targets are (n, 2): relevance and list. A row's loss is that of the list that it stands in, so that a list counts
     by its rows: `ndcg_loss`, 1 - NDCG (Järvelin and Kekäläinen 2002); `ndcg_10_loss`, the same of the first ten
     places; `rr_loss`, 1 - 1 / place of the first relevant row. All are in [0, 1]; that of a list in which nothing is
-    relevant is 0, as no order of it is wrong. Metrics are means over the lists in which something is relevant.
+    relevant is NaN, as no order of it is right or wrong. Metrics are means over the lists in which something is
+    relevant.
     """
 
     name = "ranking"
@@ -77,14 +78,16 @@ class Ranking:
         return "" if not isinstance(value, str) and np.isfinite(value) and value >= 0 else "a number of at least 0"
 
     def loss(self, name: str, y: FloatArray, output: FloatArray) -> FloatArray:
-        """Loss (n,) of targets (n, 2), for each row that of its list. Raises UnknownKind for a loss it has not.
+        """Loss (n,) of targets (n, 2), for each row that of its list, NaN where nothing in it is relevant.
+
+        Raises UnknownKind for a loss it has not.
 
         All rows must have a label: an order is judged by the rows that have one.
         """
         if name not in _VALUES:
             raise UnknownKind("losses", name, self.losses)
-        value = _VALUES[name](ordered := _ordered(y, output))
-        return ordered.each_row(np.where(np.isnan(value), 0.0, 1 - value))
+        ordered = _ordered(y, output)
+        return ordered.each_row(1 - _VALUES[name](ordered))
 
     def loss_bounds(
         self, name: str, candidate: FloatArray, live: FloatArray, of: FloatArray | None = None
