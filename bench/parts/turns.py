@@ -7,7 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from http.client import HTTPException
 from pathlib import Path
 
@@ -29,11 +29,18 @@ TURNS = 4
 """Loads of each of two servers side by side, for one workload in one repeat."""
 TURN_S = 1.0
 """How long such a load lasts: whatever slows the machine down for longer meets both. wrk counts in whole seconds."""
+BASE = "base: "
+"""Begins the reason where it was the base that failed: the server is asked again in the next repeat."""
 SLOW = 0.6
 """Share of the seconds that a slow server is loaded for."""
 
 FAILS = (NotAvailable, OSError, HTTPException, RuntimeError, psutil.Error)
 """What a server may do without spoiling the others' turns."""
+
+
+class BaseFails(Exception):
+    """The base failed, and with it what was measured beside it: of the other server that says nothing."""
+
 
 Figures = dict[str, float]
 
@@ -100,7 +107,7 @@ class Turns:
         self.starts: dict[str, list[float]] = {}
         self.floor: list[Figures] = []
         self.absent: dict[str, str] = {}
-        """Why a server, or ``server: workload``, has no figures."""
+        """Why a server, or ``server: workload``, has no figures, or those of fewer repeats: see `BASE`."""
         self.forms: dict[str, str] = {}
         """The main form of each server."""
         self.ours = {name: str(trained.facts[name]) for name in ("runtime", "parity")}
@@ -110,7 +117,7 @@ class Turns:
 
     def take(self, server: Server, workloads: Sequence[Workload], turn: str) -> None:
         """One start of a server, with all that it is asked."""
-        if server.name in self.absent:
+        if self._is_out(server.name):
             return
         print(f"{turn}: {server.name}", flush=True)
         try:
@@ -124,18 +131,19 @@ class Turns:
 
     def take_beside(self, base: Server, server: Server, workloads: Sequence[Workload], turn: str) -> None:
         """One start of a server beside the base: both stay up, and each workload loads now the one, now the other."""
-        if server.name in self.absent:
+        if self._is_out(server.name):
             return
         print(f"{turn}: {server.name}, beside {base.name}", flush=True)
         try:
             with self._begun(server) as begun:  # first, so that it starts with nothing beside it
                 self._note_start(begun)
-                with self._begun(base) as beside:
-                    for each in (begun, beside):
-                        settle(each.up)
+                with self._beside(base) as beside:
+                    settle(begun.up)
+                    with _of_base():
+                        settle(beside.up)
                     for workload in workloads:
                         self._ask_both(beside, begun, workload)
-        except FAILS as why:
+        except (BaseFails, *FAILS) as why:
             self._leave_out(server.name, why)
 
     def parts(self, matrix: Path) -> None:
@@ -152,6 +160,20 @@ class Turns:
             took_s, form = up.first_answer(mains)
             yield Begun(server=server, up=up, form=form, took_s=took_s)
 
+    @contextmanager
+    def _beside(self, base: Server) -> Iterator[Begun]:
+        """The base, started beside a server. Raises BaseFails where it does not start or stop."""
+        with ExitStack() as stack:
+            with _of_base():
+                begun = stack.enter_context(self._begun(base))
+            yield begun
+            with _of_base():
+                stack.close()
+
+    def _is_out(self, label: str) -> bool:
+        """Whether a server, or what it is asked, failed before: what only its base failed is tried again."""
+        return label in self.absent and not self.absent[label].startswith(BASE)
+
     def _note_start(self, begun: Begun) -> None:
         self.starts.setdefault(begun.server.name, []).append(begun.took_s)
         self.forms[begun.server.name] = begun.form
@@ -163,7 +185,7 @@ class Turns:
 
     def _ask(self, begun: Begun, workload: Workload, *, is_cold: bool) -> None:
         label = f"{begun.server.name}: {workload.name}"
-        if label in self.absent:
+        if self._is_out(label):
             return
         seconds = self.seconds * (SLOW if begun.server.is_slow else 1)
         try:
@@ -180,16 +202,17 @@ class Turns:
     def _ask_both(self, base: Begun, begun: Begun, workload: Workload) -> None:
         """Load both in turns, in the order A B B A, so that neither gains by coming first."""
         label = f"{begun.server.name}: {workload.name}"
-        if label in self.absent:
+        if self._is_out(label):
             return
         try:
             beside = workload.base_connections or workload.connections
-            first = self._side(base, workload, beside, "requests-base.bin")
+            with _of_base():
+                first = self._side(base, workload, beside, "requests-base.bin")
+                _load(first, WARM_S)
             second = self._side(begun, workload, workload.connections, "requests.bin")
-            for side in (first, second):
-                _load(side, WARM_S)
+            _load(second, WARM_S)
             pairs = [_pair(first, second, is_turned=turn % 2 == 1) for turn in range(TURNS)]
-        except FAILS as why:
+        except (BaseFails, *FAILS) as why:
             self._leave_out(label, why)
             return
         key = (begun.server.name, workload.name)
@@ -233,6 +256,15 @@ class Turns:
             raise NotAvailable(f"no answer came from {', '.join(missing)}")
 
 
+@contextmanager
+def _of_base() -> Iterator[None]:
+    """Whatever fails in here is the base. Raises BaseFails."""
+    try:
+        yield
+    except FAILS as why:
+        raise BaseFails(_said(why)) from why
+
+
 def _load(side: Side, seconds: float) -> Load:
     return drive(side.begun.up.url, side.file, side.connections, seconds)
 
@@ -249,12 +281,15 @@ def _measured(side: Side, seconds: float) -> Figures:
 
 
 def _pair(base: Side, side: Side, *, is_turned: bool) -> Pair:
-    """Load one after the other, the base first unless `is_turned`."""
+    """Load one after the other, the base first unless `is_turned`. Raises BaseFails where that is what failed."""
     found, waiting_s, began_s = {}, 0.0, time.perf_counter()
     for loaded, other in ((side, base), (base, side)) if is_turned else ((base, side), (side, base)):
-        before = cpu_s(other.begun.up)
-        found[loaded.begun.server.name] = _measured(loaded, TURN_S)
-        waiting_s += sum(_spent_s(before, other.begun.up).values())
+        with _of_base() if other is base else nullcontext():
+            before = cpu_s(other.begun.up)
+        with _of_base() if loaded is base else nullcontext():
+            found[loaded.begun.server.name] = _measured(loaded, TURN_S)
+        with _of_base() if other is base else nullcontext():
+            waiting_s += sum(_spent_s(before, other.begun.up).values())
     waiting = waiting_s / (time.perf_counter() - began_s)
     return Pair(server=found[side.begun.server.name], base=found[base.begun.server.name], waiting=waiting)
 
@@ -280,6 +315,8 @@ def _ratios(pairs: Sequence[Pair]) -> str:
 
 
 def _said(why: Exception) -> str:
+    if isinstance(why, BaseFails):
+        return f"{BASE}{why}"
     return str(why) if isinstance(why, NotAvailable) else f"{type(why).__name__}: {why}"
 
 

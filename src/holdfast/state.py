@@ -10,9 +10,10 @@ from pathlib import Path
 import msgspec
 
 from holdfast.core import kinds, routes
+from holdfast.core.answerer import ELSEWHERE
 from holdfast.core.classes import in_order, task_of
 from holdfast.core.model import Model
-from holdfast.core.protocols import Blobs, Catalog, Lake, Transaction
+from holdfast.core.protocols import ARRIVALS, PREDICTIONS, Blobs, Catalog, Lake, Transaction
 from holdfast.core.records import Route, SystemFile, Token, Version
 from holdfast.core.routes import RoutedSystem, RoutedVersion, Routes, ServedElsewhere, TokenHash
 from holdfast.core.spec import Predictions, SystemSpec
@@ -203,8 +204,15 @@ def load_routed(directory: Path, routed: RoutedVersion) -> Model:
 
 
 def put_in_force(state: State, spec: SystemSpec, *, path: Path, text: str, now: datetime, by: str) -> bool:
-    """Store a system file, so that commands and processes know the system by its name; False where it was already."""
+    """Store a system file, so that commands and processes know the system by its name; False where it was already.
+
+    Raises StateError where what is on record for the system would mean something else by the new file.
+    """
     file = SystemFile(system=spec.system, id="file", path=str(path), text=text, spec_hash=spec_hash(spec), at=now)
+    with state.catalog.read() as tx:
+        known = tx.get(SystemFile, spec.system, "file")
+    if known is not None and known.spec_hash != file.spec_hash:
+        _must_keep_answers(state, state.spec(known), spec)
     with state.catalog.begin() as tx:
         before = tx.get(SystemFile, spec.system, "file")
         if before is not None and (before.spec_hash, before.path) == (file.spec_hash, file.path):
@@ -230,6 +238,38 @@ def _must_keep_classes(before: SystemSpec, spec: SystemSpec) -> None:
             "so they cannot change. Give the changed system a name of its own, and move the callers when it has proved "
             "itself"
         )
+
+
+def _must_keep_answers(state: State, before: SystemSpec, spec: SystemSpec) -> None:
+    """Raises StateError where answers of elsewhere are on record that the changed file could not read.
+
+    A class may be added: answers from before it gave it 0.
+    """
+    if before.predictions is None or spec.predictions is None:
+        return
+    was, now = (in_order(each.data.label.classes) for each in (before, spec))
+    gone = [name for name in was if name not in now]
+    if spec.task == before.task and not gone:
+        return
+    if not _has_told_answers(state, spec.system):
+        return
+    if spec.task != before.task:
+        what = f"predictions.task of '{spec.system}' was {before.task} and is {spec.task}"
+        may = "so it cannot change"
+    else:
+        what = f"data.label.classes of '{spec.system}' were {', '.join(was)} and no longer have {', '.join(gone)}"
+        may = "so classes may be added, but none removed or renamed"
+    raise StateError(
+        f"{what}; the answers on record are of the former, {may}. Give the changed system a name of its own"
+    )
+
+
+def _has_told_answers(state: State, system: str) -> bool:
+    """Whether answers that were given elsewhere are on record."""
+    if not state.lake.scan(ARRIVALS.name, system).is_empty():
+        return True
+    recorded = state.lake.scan(PREDICTIONS.name, system)
+    return not recorded.is_empty() and ELSEWHERE in recorded["stage"]
 
 
 def open_state(directory: Path, *, record: str = "process") -> State:

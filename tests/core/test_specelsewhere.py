@@ -127,6 +127,23 @@ def test_a_column_that_holds_the_answer_of_a_class_is_no_input() -> None:
     assert "'proba.late' is among the columns" in why
 
 
+@pytest.mark.parametrize(
+    ("old", "new"), [("amount: number", "probability: number"), ("version: model", "version: probability")]
+)
+def test_a_score_that_is_left_out_is_called_as_what_the_task_answers(old: str, new: str) -> None:
+    text = FILE.replace("  score: proba\n", "")
+    assert parse_spec(text).system == "loans"
+    text = text.replace(old, new)
+    assert "predictions.score: 'probability'" in problems(text)
+
+
+def test_the_columns_of_a_score_that_is_left_out_are_no_inputs() -> None:
+    several = of_classes(columns={"probability.late": Column(name="probability.late", type="number")})
+    assert several.predictions is not None
+    [(where, why)] = check_elsewhere(replace(several, predictions=replace(several.predictions, score="")))
+    assert (where, "'probability.late' is among the columns" in why) == ("predictions.score", True)
+
+
 def test_only_answers_and_labels_of_elsewhere_may_come_without_files() -> None:
     spec = parse_spec(FILE.replace("from: logs/*.parquet, ", "").replace("from: repaid/*.parquet, ", ""))
     assert spec.data.feeds["answers"].from_ == ""

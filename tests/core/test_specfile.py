@@ -561,7 +561,10 @@ def gates(draw: st.DrawFn) -> Gate:
 def monitors(draw: st.DrawFn) -> Monitor:
     check, options = draw(checks())
     every, window = draw(durations), draw(durations)
-    return Monitor(check=check, options=options, limit=draw(limits(None)), every=every, window=window)
+    limit = draw(limits(None))
+    if options.get("metric") == "roc_auc" and not limit.is_stated:
+        limit = Limit(at_least=0.5)
+    return Monitor(check=check, options=options, limit=limit, every=every, window=window)
 
 
 def renamed(draw: st.DrawFn, entries: list[Any]) -> tuple[Any, ...]:

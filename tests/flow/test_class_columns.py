@@ -56,7 +56,13 @@ def test_parting_answers_and_gathering_them_again_changes_nothing(rows: list[lis
 def test_a_class_that_a_version_did_not_know_was_answered_0() -> None:
     found = gathered(pl.DataFrame({"p.a": [0.25, None], "p.c": [0.75, None]}), "p", ("a", "b", "c"))
     assert found["p"].to_list() == [[0.25, 0.0, 0.75], None]
-    assert "p" not in gathered(pl.DataFrame({"x": [1]}), "p", ("a", "b", "c")).columns
+
+
+@pytest.mark.parametrize("more", [{}, {"p": [0.5]}])
+def test_without_any_part_there_is_no_answer_and_a_single_number_is_none(more: dict[str, Any]) -> None:
+    found = gathered(pl.DataFrame({"x": [1], **more}), "p", ("a", "b", "c"))
+    assert found["p"].dtype == pl.Array(pl.Float64, 3)
+    assert found["p"].to_list() == [None]
 
 
 def test_outputs_are_columns_and_columns_are_outputs() -> None:

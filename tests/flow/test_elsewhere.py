@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from holdfast.core.spec import Predictions, Stretch, SystemSpec
 from holdfast.core.specfile import parse_spec
+from holdfast.errors import DataError
 from holdfast.flow import elsewhere
 from holdfast.flow.elsewhere import (
     MOST_WAITING,
@@ -27,6 +28,7 @@ from holdfast.flow.elsewhere import (
     scores_of,
     stretch_of,
 )
+from holdfast.flow.joins import assemble
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TIME = pl.Datetime("us", "UTC")
@@ -158,7 +160,7 @@ def test_a_log_has_a_column_for_each_class() -> None:
         (0.1, 0.2, 0.7),
         (0.5, 0.0, 0.5),  # a version that did not know rain
         (None, None, None),
-        (None, None, 0.6),  # what is missing is not 0: the others do not add up
+        (None, None, None),  # what is missing is not 0: the others do not add up
     ]
     fewer = of_log(
         spec,
@@ -172,6 +174,41 @@ def test_a_log_has_a_column_for_each_class() -> None:
         ),
     )
     assert fewer.outputs.rows() == [(0.5, 0.0, 0.5)] * 2
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("given", "answer"),
+    [
+        ((0.9, 0.9, 0.9), None),
+        ((2.0, -1.0, 0.0), None),
+        ((INF, 0.0, 0.0), None),
+        ((0.5, NAN, 0.5), None),  # the model failed; one that does not know the class says nothing of it
+        ((NAN, NAN, NAN), None),
+        ((None, None, None), None),
+        ((-0.5, None, 1.5), None),
+        ((0.3, 0.3, 0.38), None),
+        ((0.5, None, 0.5), (0.5, 0.0, 0.5)),
+        ((0.3, 0.3, 0.395), (0.3, 0.3, 0.395)),
+        ((-1e-7, 1.0000001, None), (0.0, 1.0, 0.0)),
+    ],
+)
+def test_a_row_of_a_log_is_an_answer_of_probabilities_or_none(given: Any, answer: Any) -> None:
+    names = [f"out.probability.{name}" for name in ("calm", "rain", "storm")]
+    parts = pl.DataFrame([given], schema=dict.fromkeys(names, pl.Float64), orient="row")
+    rows = pl.concat([table(part("response", "a")).drop("out.probability"), parts], how="horizontal")
+    assert of_arrivals(rows, "probability", CLASSES).outputs.row(0) == (answer or (None, None, None))
+
+
+def test_a_log_that_lacks_the_column_of_a_class_is_told_which() -> None:
+    spec = logged(several())
+    rows = pl.DataFrame({"id": ["a"], "at": [NOW], "x": [1.0], "model": ["m"], "p.calm": [0.5], "p.rain": [0.5]})
+    with pytest.raises(DataError, match=r"the log has no column 'p\.storm' for the class 'storm'; add it, empty if"):
+        assemble(spec.data, {"answers": rows})
+    with pytest.raises(DataError, match=r"data\.columns\.x: no feed gives this column"):
+        assemble(spec.data, {"answers": rows.drop("x")})
 
 
 def test_answers_of_classes_stand_in_their_order_whatever_the_order_of_the_table() -> None:

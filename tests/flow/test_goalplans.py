@@ -45,6 +45,16 @@ def some_days(days: int, rows: int = 400, rate: float = 0.3, between: float = 0.
     return goal_days({(START + day * DAY).date(): labels(day, values) for day, values in enumerate(drawn)})
 
 
+def signed(rng, share: float, harm: float, rows: int = 400):
+    """Labels of -1, 0 and 1, as many on one side as on the other, but for a harm."""
+    return rng.choice([-1.0, 0.0, 1.0], rows, p=[share / 2 - harm / 2, 1 - share, share / 2 + harm / 2])
+
+
+def signed_days(days: int, share: float = 0.2, seed: int = 1):
+    rng = np.random.default_rng(seed)
+    return goal_days({(START + day * DAY).date(): labels(day, signed(rng, share, 0.0)) for day in range(days)})
+
+
 def planned(a_spec, past, *, steps=HALF, **settings):
     return goal_forecast(a_spec(steps=steps, decide=decide(**settings)), past, "test")
 
@@ -158,6 +168,67 @@ def test_an_effect_moves_the_mean_label_by_as_much_as_there_is_room_for(effect, 
     assert -1e-9 <= past.usual + after.excess.sum() / after.rows.sum() <= 1 + 1e-9
 
 
+LABELS = st.one_of(
+    st.lists(st.sampled_from([-1.0, 0.0, 1.0]), min_size=1, max_size=40),
+    st.lists(st.sampled_from([0.0, 1e-9, -7.5, 1e6]), min_size=1, max_size=40),
+    st.lists(st.floats(-1e9, 1e9), min_size=1, max_size=40),
+)
+
+
+@pytest.mark.slow
+@settings(max_examples=300)
+@given(st.lists(LABELS, min_size=1, max_size=4), st.floats(-3, 3))
+def test_an_effect_finds_no_labels_that_it_cannot_be_given(days, effect):
+    past = goal_days({(START + day * DAY).date(): labels(day, values) for day, values in enumerate(days)})
+    equal = replayed(past, np.full(3, 0.5), 4, np.random.default_rng(3))
+    after = moved(past, equal, effect, np.random.default_rng(3))
+    assert abs(reach(past, effect)) <= abs(effect)
+    assert reach(past, effect) * effect >= 0
+    for found in (after.excess, after.under, after.below, after.rarer):
+        assert np.isfinite(found).all()
+    assert (after.below >= 0).all()
+    assert (after.below <= after.rarer).all()
+    assert (after.rarer <= after.rows).all()
+    assert (after.live_excess == equal.live_excess).all()
+
+
+@pytest.mark.slow
+@settings(max_examples=40)
+@given(
+    st.dictionaries(st.sampled_from([-5.0, -1.0, -0.1, 0.5, 1.0, 8.0]), st.integers(1, 40), min_size=1, max_size=4),
+    st.floats(-2, 2),
+)
+def test_labels_on_both_sides_move_the_mean_by_as_much_as_there_is_room_for(others, effect):
+    values = [value for value, rows in others.items() for _ in range(rows)]
+    values += [0.0] * max(len(values), 100)
+    past = goal_days({(START + day * DAY).date(): labels(day, values) for day in range(5)})
+    rng = np.random.default_rng(3)
+    equal = replayed(past, np.full(50, 0.5), 200, rng)
+    change = (moved(past, equal, effect, rng).excess.sum() - equal.excess.sum()) / equal.rows.sum()
+    assert change == pytest.approx(reach(past, effect), abs=0.02)
+
+
+def test_labels_on_both_sides_have_room_up_to_the_mean_of_one_side_and_spread_as_before():
+    past, rng = signed_days(20), np.random.default_rng(3)
+    mean = past.excess / past.rows
+    assert (reach(past, 5.0), reach(past, -5.0)) == (pytest.approx(1 - mean), pytest.approx(-1 - mean))
+    equal = replayed(past, np.full(40, 0.5), 200, rng)
+    for effect in (0.1, -0.1):
+        after = moved(past, equal, effect, rng)
+        assert (after.excess - equal.excess).sum() / equal.rows.sum() == pytest.approx(effect, rel=0.05)
+        assert after.rarer.sum() == pytest.approx(equal.rarer.sum(), rel=0.05)
+        assert after.difference.std() == pytest.approx(equal.difference.std(), rel=0.1)
+
+
+def test_labels_that_are_exactly_symmetric_are_moved():
+    values = [-1.0, 1.0] * 50 + [0.0] * 400
+    past = goal_days({(START + day * DAY).date(): labels(day, values) for day in range(10)})
+    rng = np.random.default_rng(3)
+    assert (past.excess, reach(past, 0.1), reach(past, -2.0)) == (0, 0.1, -1)
+    equal = replayed(past, np.full(20, 0.5), 50, rng)
+    assert (moved(past, equal, 0.1, rng).difference - equal.difference).mean() == pytest.approx(0.1, rel=0.05)
+
+
 # How past days are split
 
 
@@ -226,6 +297,16 @@ def test_labels_that_are_all_the_same_cannot_be_planned_by(a_spec):
         planned(a_spec, past)
 
 
+def test_infinite_labels_are_said_and_those_that_are_not_a_number_are_none(a_spec):
+    def past(value):
+        return goal_days({(START + day * DAY).date(): labels(day, [0.0, 1.0, 0.0, value]) for day in range(6)})
+
+    with pytest.raises(DataError, match=r"some labels are infinite.*\(test\), so they have no mean; correct these"):
+        planned(a_spec, past(np.inf))
+    found = past(np.nan)
+    assert (found.rows, found.rarer, found.excess) == (18, 6, 6)
+
+
 @pytest.mark.slow
 def test_too_few_rows_in_an_arm_are_said(a_spec):
     few = planned(a_spec, some_days(10, rows=40))
@@ -252,7 +333,7 @@ def test_a_rare_goal_says_that_it_is_and_what_would_do(a_spec):
 # Beside releases that are run
 
 
-def run_release(tx, rng, plan, rows, rates, between) -> tuple[str, float]:
+def run_release(tx, rng, plan, a_day) -> tuple[str, float]:
     """One release on simulated traffic, by the code that runs releases: how it ends, and after how many days."""
     run = Run(
         system="orders", id=tx.next_id(Run, "orders", "run-"), state="succeeded", artifact="a", snapshot="s",
@@ -265,7 +346,7 @@ def run_release(tx, rng, plan, rows, rates, between) -> tuple[str, float]:
     blocks: list[Block] = []
     while release.state in OPEN_STATES:
         day = len(blocks)
-        blocks.append(traffic(rng, day, release, plan, rows, rates, between))
+        blocks.append(traffic(rng, day, release, plan, a_day))
         now = START + (day + 1) * DAY
         if day:  # labels take a day
             release = releases.fold(release, blocks[day - 1], Classification(), plan, None, "probability")
@@ -279,14 +360,21 @@ def run_release(tx, rng, plan, rows, rates, between) -> tuple[str, float]:
     return release.state, (now - START) / DAY
 
 
-def traffic(rng, day, release: Release, plan: ReleasePlan, rows, rates, between) -> Block:
+def late(rng, rows, rates, between):
+    """A day's labels as drawn for either version, by one rate or the other (2, rows)."""
+    common, drawn = rng.normal(0, between), rng.random(rows)
+    return np.stack([(drawn < rate + common).astype(float) for rate in rates])
+
+
+def traffic(rng, day, release: Release, plan: ReleasePlan, a_day) -> Block:
+    """One day, of which `a_day` draws the labels (2, rows) that the live version and the candidate would bring."""
+    brought = a_day(rng)
+    rows = brought.shape[1]
     is_candidate = rng.random(rows) < experiments.canary_share(release, plan)
-    common = rng.normal(0, between)
-    late = rng.random(rows) < np.where(is_candidate, rates[1], rates[0]) + common
     start, names = START + day * DAY, [f"{day}-{i}" for i in range(rows)]
     frame = pl.DataFrame(
         {
-            "label": late.astype(float),
+            "label": np.where(is_candidate, brought[1], brought[0]),
             "probability": 0.5,
             "version": np.where(is_candidate, release.version, release.against),
             "unit": names,
@@ -329,7 +417,29 @@ def test_releases_take_as_long_as_was_planned(live, a_spec, steps, rows, rate, b
     found = goal_forecast(spec, some_days(60, rows=rows, rate=rate, between=between, seed=8), "test")
     outlook = found.as_bad if harm else found.as_good
     rng = np.random.default_rng(5)
-    ends = [run_release(live, rng, spec.release, rows, (rate, rate + harm), between) for _ in range(40)]
+
+    def a_day(rng):
+        return late(rng, rows, (rate, rate + harm), between)
+
+    must_take_as_planned([run_release(live, rng, spec.release, a_day) for _ in range(40)], outlook)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("harm", [-0.05, 0.0, 0.1])
+def test_releases_by_labels_on_both_sides_of_the_usual_one_take_as_long_as_was_planned(live, a_spec, harm):
+    spec = a_spec(steps=HALF, decide=decide(margin=0.05, within=90 * DAY))
+    found = goal_forecast(spec, signed_days(60, seed=8), "test")
+    outlook = {-0.05: found.as_better, 0.0: found.as_good, 0.1: found.as_bad}[harm]
+    assert outlook.effect == pytest.approx(harm)
+
+    def a_day(rng):
+        return np.stack([signed(rng, 0.2, 0.0), signed(rng, 0.2, harm)])
+
+    rng = np.random.default_rng(5)
+    must_take_as_planned([run_release(live, rng, spec.release, a_day) for _ in range(40)], outlook)
+
+
+def must_take_as_planned(ends, outlook) -> None:
     took = sorted(days if state != "expired" else np.inf for state, days in ends)
     assert np.median(took) == pytest.approx(outlook.days.half, rel=0.25)
     promoted = np.mean([state == "live" for state, _ in ends])

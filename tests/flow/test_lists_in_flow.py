@@ -17,7 +17,7 @@ from holdfast.core.signature import Column, Signature
 from holdfast.core.spec import Data, Decide, Label, Model, ReleasePlan, Step, SystemSpec, Validate
 from holdfast.core.specdump import dump_spec
 from holdfast.core.specfile import parse_spec
-from holdfast.core.targets import LIST
+from holdfast.core.targets import LIST, with_lists
 from holdfast.engines.memory import MemoryLake
 from holdfast.errors import DataError, SpecError
 from holdfast.flow import gates, releases
@@ -29,6 +29,7 @@ from holdfast.flow.predictions import LivePredictions
 from holdfast.flow.splits import folds_of, split_rows
 from holdfast.flow.training import TrainingRequest, train
 from holdfast.tasks.ranking import Ranking
+from holdfast.tasks.regression import Regression
 
 TASK = Ranking()
 START = datetime(2013, 4, 1, tzinfo=UTC)
@@ -98,12 +99,32 @@ def test_every_part_of_a_split_carries_the_list_of_each_row(snapshot: Path) -> N
 
 
 def test_a_row_without_a_unit_is_a_list_of_its_own(tmp_path: Path) -> None:
-    some = rows_of_lists().with_columns(unit=pl.when(pl.col("x") > 0).then("unit"))
+    # Some units are called as the rows without one are.
+    unit = pl.when(pl.col("x") > 0.5).then(pl.col("key").shuffle(seed=2)).when(pl.col("x") < -1).then(pl.lit(""))
+    some = rows_of_lists().with_columns(unit=unit)
     some.write_parquet(tmp_path / "snapshot.parquet")
     history = split_rows(a_spec(), tmp_path / "snapshot.parquet", NOW).history
-    alone = history.filter(pl.col("unit").is_null())
+    alone = history.filter(pl.col("unit").is_null() | (pl.col("unit") == ""))
     assert alone.height > 100
-    assert (alone[LIST] == alone["key"]).all()
+    assert set(alone["key"]) & set(history["unit"]), "some names collide"
+    assert history[LIST].is_in(alone[LIST].implode()).sum() == alone[LIST].n_unique() == alone.height
+    assert history.filter(pl.col("unit") != "").select((pl.col(LIST) == pl.col("unit")).all()).item()
+
+
+def test_without_a_unit_rows_of_one_request_are_one_list_and_no_other() -> None:
+    recorded = pl.DataFrame(
+        {
+            "unit": [None, "", "r1", "k1", None, "r2", "r2"],
+            "request_id": ["r1", "r1", "r2", "r2", "k1", "r2", "r3"],
+            "key": ["k1", "k2", "k3", "k4", None, "k5", None],
+        }
+    )
+    one, two, by_name, other, alone, *stood_in = with_lists(TASK, recorded)[LIST]
+    assert one == two
+    assert stood_in == ["r2", "r2"], "serving records the request as unit"
+    assert len({one, by_name, other, alone, "r2"}) == 5
+    assert (by_name, other) == ("r1", "k1")
+    assert None not in (one, alone)
 
 
 @pytest.mark.slow
@@ -314,8 +335,35 @@ def test_a_draft_with_lists_orders_rows_and_takes_none_of_what_asks_for_probabil
     assert [gate.check for gate in spec.gates] == ["quality", "quality", "drift"]
     watched = {monitor.options["metric"] for monitor in spec.monitors if monitor.check == "quality"}
     assert watched == {"ndcg_10_loss"}, "of other metrics nothing is promised"
-    assert any("103 lists of 3.9 rows on average, 4 of them with one row only" in note for note in drafted.notes)
+    assert any(
+        "103 lists of 3.9 rows on average, 4 the longest, 4 of them with one row only" in note for note in drafted.notes
+    )
     assert parse_spec(dump_spec(spec, drafted.comments)) == spec
+
+
+def test_what_a_draft_of_lists_leaves_to_look_at_is_said(tmp_path: Path) -> None:
+    folder = write_offers(tmp_path, lambda i: i % 3, lambda i: [None, "", by_fours(i)][min(i // 5, 2)])
+    drafted = draft(folder, label="ends.clicked", lists="search")
+    assert "10 of 400 rows have no search: each is a list of its own" in drafted.notes
+    assert "one row only\n10 of 400 rows" in drafted.comments["data.unit"]
+    assert drafted.warnings == ()
+
+
+@pytest.mark.parametrize(("timezone", "warned"), [("UTC", False), ("America/New_York", True)])
+def test_lists_that_come_on_several_days_are_users_rather_than_searches(
+    tmp_path: Path, timezone: str, warned: bool
+) -> None:
+    folder = write_offers(tmp_path, lambda i: i % 3, lambda i: f"u{i // 24}")
+    warnings = draft(folder, label="ends.clicked", lists="search", timezone=timezone).warnings
+    said = "17 of 17 values of search come on more than one day: a list is one search, not one user"
+    assert any(said in each for each in warnings) == warned, warnings
+
+
+def test_a_label_that_is_never_zero_is_warned_of(tmp_path: Path) -> None:
+    folder = write_offers(tmp_path, lambda i: i % 3 + 1, by_fours)
+    [warning] = draft(folder, label="ends.clicked", lists="search").warnings
+    assert "no clicked is 0" in warning
+    assert "what was shown and not chosen needs a label of 0" in warning
 
 
 def test_a_label_of_zero_and_one_is_relevance_too(tmp_path: Path) -> None:
@@ -331,7 +379,14 @@ def test_a_label_of_zero_and_one_is_relevance_too(tmp_path: Path) -> None:
         (lambda i: i % 3, by_fours, "id", ["no column 'id' of lists"]),
         (lambda i: i % 3, lambda i: f"q{i}", "search", ["'search' is another one in every row", "rows that share it"]),
         (lambda i: i % 3, lambda i: f"q{i}" if i % 2 else None, "search", ["'search' is another one in every row"]),
-        (lambda i: 1, by_fours, "search", ["label 'clicked' does not vary; nothing can be ordered by it"]),
+        (
+            lambda i: 1,
+            by_fours,
+            "search",
+            ["label 'clicked' does not vary; nothing can be ordered by it; what was shown"],
+        ),
+        (lambda i: ["no", "yes"][i % 2], by_fours, "search", ["is text ('no', 'yes')", "relevance is a number"]),
+        (lambda i: f"class {i % 4}", by_fours, "search", ["is text ('class 0', ", "relevance is a number"]),
         (lambda i: i % 3 - 1, by_fours, "search", ["label 'clicked' is below 0", "0 (not relevant) or more"]),
     ],
 )
@@ -390,6 +445,18 @@ release:
             "monitors[1].check: 'calibration' is about single answers",
         ),
         ("metric: ndcg_10,", "metric: ndcg_11,", "did you mean 'ndcg_1"),
+        (
+            "release:",
+            "monitors: [{check: freshness}, {check: quality, metric: ndcg_10}]\nrelease:",
+            "monitors[1].metric: a version promises nothing of 'ndcg_10', so without a limit this could never say "
+            "whether it is good: state at_least, or watch what is promised: ndcg_loss, ndcg_10_loss, rr_loss",
+        ),
+        (
+            "release:",
+            "monitors: [{check: quality, metric: irrelevant_lists}]\nrelease:",
+            "monitors[0].metric: a version promises nothing of 'irrelevant_lists', so without a limit this could never "
+            "say whether it is good: state at_most, or",
+        ),
         ("loss: ndcg_10_loss", "loss: ndcg_10", "ranking has no loss 'ndcg_10'; did you mean 'ndcg_10_loss'?"),
         ("known_at: ended_at}\n  col", "known_at: ended_at, classes: [a, b, c]}\n  col", "is not about classes"),
     ],
@@ -411,6 +478,22 @@ def test_answers_of_elsewhere_come_without_lists() -> None:
     [said] = str(caught.value).splitlines()[-1:]
     assert "predictions.task: answers of a model that is served elsewhere come row by row, without the list" in said
     assert "log what became of the first place as 'classification'" in said
+
+
+@pytest.mark.parametrize("monitor", ["metric: ndcg_10, at_least: 0.5", "metric: map, at_least: 0", "metric: rr_loss"])
+def test_a_monitor_with_a_limit_or_a_promise_is_accepted(monitor: str) -> None:
+    spec = parse_spec(FILE.replace("release:", f"monitors: [{{check: quality, {monitor}}}]\nrelease:"))
+    assert len(spec.monitors) == 1
+
+
+@pytest.mark.parametrize("metric", Regression.errors)
+def test_of_regressions_errors_are_promised(metric: str) -> None:
+    file = FILE.replace("task: ranking", "task: regression").replace("ndcg_10_loss", "absolute_error")
+    file = file.replace("ndcg_10,", "mae,")
+    watched = parse_spec(file.replace("release:", f"monitors: [{{check: quality, metric: {metric}}}]\nrelease:"))
+    assert watched.monitors[0].options == {"metric": metric}
+    with pytest.raises(SpecError, match=r"promises nothing of 'r2', .* state at_least, or .* promised: mae, rmse"):
+        parse_spec(file.replace("release:", "monitors: [{check: quality, metric: r2}]\nrelease:"))
 
 
 def test_a_ranking_is_accepted_with_its_lists_losses_and_metrics() -> None:

@@ -77,7 +77,10 @@ def test_a_row_that_fails_in_one_number_failed(served: World, row) -> None:
     recorded = served.recorded().sort("row")
     assert recorded["status"].to_list() == ["failed", "ok"]
     assert recorded.select(PARTS).row(0) == (None, None, None)
-    assert predict_answer(answer)["predictions"][0]["class"] is None
+    told = msgspec.json.decode(msgspec.json.encode(predict_answer(answer)))["predictions"][0]
+    assert told["class"] is None
+    assert told["probability"] == {"a": None, "b": None, "c": None}
+    assert np.isnan(output_tensors(answer)[0].data[:3]).all()
 
 
 def test_a_model_that_answers_one_number_instead_fails_its_request_alone(served: World, row) -> None:

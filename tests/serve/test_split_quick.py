@@ -80,9 +80,11 @@ class Origin:
 
     def unusual(self, call):
         self.generally += 1
-        rows = [dict(zip("ab", call.values, strict=True))]
+        rows = [dict(zip("ab", pair, strict=True)) for pair in zip(*[iter(call.values)] * 2, strict=True)]
         try:
-            answer = self.plane.predict("sums", PredictRequest(request_id=call.request_id, rows=rows, units=call.units))
+            answer = self.plane.predict(
+                "sums", PredictRequest(request_id=call.request_id, rows=rows, units=call.units, keys=call.keys)
+            )
             call.payload = json.dumps(
                 {"predictions": [{"minutes": answer.outputs[0], "version": answer.versions[0],
                                   "stage": answer.stages[0], "outside": int(answer.outside[0])}]}
@@ -211,12 +213,71 @@ def test_a_cache_is_asked_once_for_each_row(runtime):
     }
 
 
-@pytest.mark.parametrize("count", [2, 5])
-def test_requests_of_several_rows_go_the_general_way_where_their_rows_may_part(count):
-    split = Split(signature(5), signature(9))
+PARTING = [
+    (["u1", "u2"], None),
+    (["u1", None], None),
+    (["u1", None], ["k1", "k2"]),
+    (None, ["k1", "k2"]),
+]
+TOGETHER = [
+    (["u1", "u1"], None),
+    (["u1", "u1"], ["k1", "k2"]),
+    (None, ["k1", "k1"]),
+    (None, None),
+    ([None, None], None),
+]
+
+
+def of_two_rows(split, units, keys, id):
     (call,) = split.calls([(1.0, 2.0)])
-    call.count = count
-    split.plane.run_quick(split.plane.lanes("sums"), [call])
+    given = Given([1.0, 2.0, 3.0, 4.0], 2, "", keys and list(keys), units and list(units))
+    return Quick(split.origin, call.known, b"", given, id, 0.0)
+
+
+def in_lists(split):
+    routed = msgspec.structs.replace(split.plane.routes.systems["sums"], is_listwise=True)
+    split.plane.follow(Routes(generation=2, systems={"sums": routed}))
+    return split
+
+
+@pytest.mark.parametrize(("units", "keys"), PARTING)
+def test_a_request_whose_rows_may_part_goes_the_general_way_and_no_other(units, keys):
+    split = Split(signature(5), signature(9))
+    calls = [of_two_rows(split, units, keys, "r1"), *split.calls([(1.0, 2.0)])]
+    split.plane.run_quick(split.plane.lanes("sums"), calls)
+    assert split.origin.generally == 1
+    assert all(call.is_answered for call in calls)
+
+
+@pytest.mark.parametrize("is_listwise", [False, True])
+@pytest.mark.parametrize(("units", "keys"), TOGETHER)
+def test_a_request_whose_rows_stick_together_goes_the_quick_way_and_ends_as_it_would_the_general(
+    units, keys, is_listwise
+):
+    split = Split(signature(5), signature(9))
+    split = in_lists(split) if is_listwise else split
+    versions = set()
+    for i in range(12):
+        own = units and [unit and f"{unit}-{i}" for unit in units]
+        named = keys and [f"{key}-{i}" for key in keys]
+        call = of_two_rows(split, own, named, f"r{i}")
+        split.plane.run_quick(split.plane.lanes("sums"), [call, *split.calls([(5.0, 6.0)], f"other{i}-")])
+        rows = [{"a": 1.0, "b": 2.0}, {"a": 3.0, "b": 4.0}]
+        general = split.plane.predict("sums", PredictRequest(request_id=f"r{i}", rows=rows, units=own, keys=named))
+        answered = json.loads(call.payload)["predictions"]
+        assert [(row["minutes"], row["version"]) for row in answered] == list(
+            zip(general.outputs.tolist(), general.versions, strict=True)
+        )
+        versions |= set(general.versions)
+        assert len(set(general.versions)) == 1
+    assert versions == {"1", "2"}
+    assert split.origin.generally == 0
+
+
+def test_rows_of_one_request_that_are_of_several_lists_go_the_general_way():
+    split = in_lists(Split(signature(5), signature(9)))
+    split.plane.run_quick(split.plane.lanes("sums"), [of_two_rows(split, ["l1", "l2"], None, "r1")])
+    split.plane.run_quick(split.plane.lanes("sums"), [of_two_rows(split, None, ["k1", "k2"], "r2")])
     assert split.origin.generally == 1
 
 

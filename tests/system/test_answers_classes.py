@@ -13,12 +13,15 @@ import pytest
 
 from holdfast.core.clock import ManualClock
 from holdfast.core.protocols import READINGS
-from holdfast.core.records import Incident
+from holdfast.core.records import Incident, SystemFile
+from holdfast.core.spec import SystemSpec
 from holdfast.core.specfile import parse_spec
+from holdfast.errors import StateError
 from holdfast.flow import lineage
+from holdfast.flow.predictions import LivePredictions
 from holdfast.serve.dataplane import DataPlane
 from holdfast.serve.recording import Recorder
-from holdfast.state import State, memory_state
+from holdfast.state import State, memory_state, put_in_force
 from holdfast.system import System
 from holdfast.wire.http import DataPlaneApp
 from holdfast.world import LakeFeeds
@@ -182,6 +185,72 @@ def test_answers_that_are_posted_and_logged_by_a_server_become_predictions(team:
     assert found["prediction_id"].to_list() == ["e1:0", "e1:1", "p1:0"]
     assert found.select(f"out.{name}" for name in PARTS).rows() == [(0.1, 0.2, 0.7), (1.0, 0.0, 0.0), (0.2, 0.3, 0.5)]
     assert found["version"].unique().to_list() == ["m1"]
+
+
+def put(team: Team, old: str, new: str) -> SystemSpec:
+    """Put the file in force with a part of it changed."""
+    assert FILE.count(old) == 1
+    text = FILE.replace(old, new)
+    spec = parse_spec(text)
+    put_in_force(team.state, spec, path=Path("weather.yaml"), text=text, now=team.clock.now(), by="test")
+    return spec
+
+
+LISTED, TASK = ", classes: [storm, rain, calm]", "task: multiclass"
+
+
+def one_number(team: Team) -> None:
+    """The file in force with a task of one number."""
+    text = FILE.replace(LISTED, "").replace(TASK, "task: classification, score: p").replace("log_loss", "brier")
+    put_in_force(team.state, parse_spec(text), path=Path("w.yaml"), text=text, now=team.clock.now(), by="test")
+
+
+def test_before_any_answer_is_on_record_task_and_classes_may_change(team: Team) -> None:
+    put(team, LISTED, ", classes: [hail, rain, calm]")
+    one_number(team)
+    put(team, "30d", "40d")
+
+
+@pytest.mark.parametrize("told_by", ["log", "http"])
+def test_answers_on_record_keep_their_task_and_their_classes(team: Team, told_by: str) -> None:
+    if told_by == "log":
+        team.log(weather(2))
+        team.until(3)
+        assert team.state.lake.scan("arrivals", "weather").is_empty()
+    else:
+        each = {"id": "p1", "score": {"storm": 1.0}, "inputs": {"x": 1.0, "site": "n"}}
+        assert team.post("/predictions/weather", {"predictions": [each]}).status_code == 200
+    with pytest.raises(StateError, match=r"predictions\.task of 'weather' was multiclass and is classification;"):
+        one_number(team)
+    for classes in ("[storm, hail, calm]", "[storm, hail, calm, sun]"):
+        with pytest.raises(StateError, match=r"no longer have rain; .* none removed or renamed\. Give"):
+            put(team, LISTED, f", classes: {classes}")
+    with team.state.catalog.read() as tx:
+        assert tx.get(SystemFile, "weather", "file").text == FILE
+    put(team, "30d", "40d")
+    put(team, LISTED, ", classes: [calm, storm, hail, rain]")
+
+
+def test_a_class_that_is_added_was_answered_0_before(team: Team) -> None:
+    rows = weather(50)
+    team.log(rows.filter(pl.col("at") < START + 40 * DAY))
+    team.until(40)
+    spec = put(team, LISTED, LISTED.replace("calm", "calm, hail"))
+    rows.filter(pl.col("at") >= START + 40 * DAY).with_columns(pl.lit(0.0).alias("probability.hail")).drop(
+        "kind", "ended_at"
+    ).write_parquet(team.root / "log" / "more.parquet")
+    rows.select("id", "kind", "ended_at").write_parquet(team.root / "became.parquet")
+    feeds = LakeFeeds(spec, team.root, team.state.lake, team.state.catalog, every=timedelta(0))
+    team.system = System(spec, team.state, team.clock, feeds, tell=lambda text: None)
+    team.until(50)
+    assert feeds.problem == ""
+    losses = team.readings("log_loss")
+    assert max(losses) >= 48
+    assert max(losses.values()) < 1.2
+    live = LivePredictions(spec, team.state.lake, "probability").answered(START, START + 50 * DAY)
+    shares = np.array(live["probability"].to_list())
+    assert shares.shape == (live.height, 4)
+    assert shares.sum(axis=1) == pytest.approx(np.ones(live.height))
 
 
 def test_a_version_that_does_not_know_a_class_answered_0_to_it(team: Team) -> None:

@@ -15,7 +15,7 @@ from holdfast.runtimes.onnx import OnnxRuntime
 from holdfast.runtimes.trees import TreesRuntime
 from holdfast.tasks.ranking import Ranking
 from holdfast.tasks.regression import Regression
-from holdfast.trainers.lightgbm import LONGEST, MOST_RELEVANT, LightGBM
+from holdfast.trainers.lightgbm import LONGEST, MOST_GRADES, LightGBM
 from holdfast.trainers.linear import Linear
 
 TASK = Ranking()
@@ -126,9 +126,8 @@ def test_a_list_in_which_nothing_is_relevant_teaches_nothing_and_stops_nothing()
 @pytest.mark.parametrize(
     ("relevance", "said"),
     [
-        (0.5, r"whole numbers from 0 to 10,000, and the label is 0.5 in .*; grade it in its feed, for example 0, 1"),
-        (-1.0, "the label is -1 in"),
-        (float(MOST_RELEVANT + 1), "the label is 10001 in"),
+        (-1.0, "relevance of at least 0, and the label is -1 in one row or more; mend it in its feed"),
+        (np.inf, "the label is inf in"),
     ],
 )
 @pytest.mark.parametrize("where", ["fitted", "valid"])
@@ -139,6 +138,50 @@ def test_relevance_that_trees_cannot_fit_is_refused_with_what_to_do(relevance: f
     both = (wrong, y) if where == "fitted" else (y, wrong)
     with pytest.raises(HoldfastError, match=said):
         fit(TREES, x, both[0], valid=(x, both[1]))
+
+
+@pytest.mark.parametrize("scale", [0.5, 0.25, 2.0, 0.1, 1e6, 1e-6, 1e300, 1e-300])
+def test_relevance_has_no_unit(scale: float) -> None:
+    x, y = rows()
+    inside = y[:, 1] <= 90
+
+    def made(y: np.ndarray) -> np.ndarray:
+        return fit(TREES, x[inside], y[inside], valid=(x[~inside], y[~inside])).predict(x)
+
+    scaled = y * [scale, 1]
+    assert np.ptp(made(y)) > 0.5
+    if np.log2(scale).is_integer():
+        assert (made(scaled) == made(y)).all()
+    assert made(scaled) == pytest.approx(made(y), abs=1e-6)
+
+
+def test_relevance_counts_by_its_value_and_not_by_its_place() -> None:
+    x, y = rows()
+    apart = y.copy()
+    apart[y[:, 0] == 2, 0] = 50.5
+    assert np.abs(fit(TREES, x, apart).predict(x) - fit(TREES, x, y).predict(x)).max() > 0.01
+
+
+def test_values_that_only_the_newest_lists_have_are_graded_too() -> None:
+    x, y = rows()
+    inside = y[:, 1] <= 90
+    y[~inside, 0] *= 1.7
+    fitted = fit(TREES, x[inside], y[inside], valid=(x[~inside], y[~inside]))
+    last = fitted.curves["valid"][fitted.params["trees"] - 1]
+    found = TASK.metrics(y[~inside], fitted.predict(x[~inside]))["ndcg_10"]
+    assert last == pytest.approx(1 - found, abs=5e-3)
+
+
+@pytest.mark.slow
+def test_amounts_with_more_values_than_grades_are_ordered_as_well() -> None:
+    x, y = rows(lists=2000)
+    amounts = y * [1, 1]
+    amounts[:, 0] *= np.random.default_rng(0).lognormal(size=len(y))
+    amounts[:, 0] += np.random.default_rng(1).uniform(0, 0.01, size=len(y))
+    assert len(np.unique(amounts[:, 0])) > MOST_GRADES
+    scores = fit(TREES, x, amounts).predict(x)
+    assert ndcg(amounts, scores) > ndcg(amounts, np.zeros(len(y))) + 0.15
+    assert (fit(TREES, x, amounts).predict(x) == scores).all()
 
 
 def test_fractions_are_ordered_by_the_linear_model() -> None:

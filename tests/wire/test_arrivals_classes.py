@@ -74,6 +74,12 @@ def test_a_version_that_does_not_know_a_class_answered_0_to_it(send: Sender) -> 
     assert send.rows() == [(0.25, 0.75, 0.0)]
 
 
+def test_a_rounding_error_outside_of_0_to_1_is_the_end_of_it(send: Sender) -> None:
+    assert send.told({"calm": 1.0000001}, {"calm": -1e-9, "rain": 1}).status_code == 200
+    assert send.answered({"outputs": [tensor(1.0000001192092896, -1e-7, 0.0)]}).status_code == 200
+    assert send.rows() == [(1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0)]
+
+
 @pytest.mark.parametrize(
     ("score", "said"),
     [
@@ -123,6 +129,7 @@ def test_probabilities_behind_the_json_are_read(send: Sender) -> None:
     "predictions",
     [
         [[0.2, 0.5, 0.3], [0, 0, 1]],
+        [{"calm": 0.2, "rain": 0.5, "storm": 0.3}, {"storm": 1}],
         [{"shares": [0.2, 0.5, 0.3]}, {"shares": [0, 0, 1]}],
         [{"class": "rain", "shares": {"calm": 0.2, "rain": 0.5, "storm": 0.3}}, {"shares": {"storm": 1}}],
     ],
@@ -140,6 +147,10 @@ def test_version_1_answers_are_lists_or_name_their_classes(send: Sender, predict
         ({"outputs": [tensor(0.2, 0.5, 0.3, shape=(3, 1))]}, "has 1 values a row"),
         ({"outputs": [tensor(0.9, 0.5, 0.3)]}, "the probabilities add up to 1.7"),
         ({"outputs": [tensor(-2.0, 2.5, 0.5)]}, "column 'shares.calm': -2 is no answer"),
+        ({"outputs": [tensor(1.000002, 0, 0)]}, "column 'shares.calm': 1.000002 is no answer"),
+        ({"outputs": [tensor(0.5, 0.5, 0.0100001)]}, "the probabilities add up to 1.0100001;"),
+        ({"predictions": [{"calm": 0.5, "rein": 0.5}]}, "no class 'rein'; did you mean 'rain'?"),
+        ({"predictions": [{"calm": 1}, {"shares": {"calm": 1}}]}, "is not a single number"),
         ({"predictions": [0, 2]}, "has 1 values a row"),
         ({"predictions": [{"shares": {"calm": 1}}, {"shares": 2}]}, "is not a single number"),
         ({"predictions": [{"shares": {"calm": True}}]}, "this is no probability"),

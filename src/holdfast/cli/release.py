@@ -12,6 +12,8 @@ from holdfast.cli.opened import opened
 from holdfast.cli.output import say, say_json, say_table
 from holdfast.core.clock import SystemClock
 from holdfast.core.meaning import many, percent
+from holdfast.core.spec import Decide
+from holdfast.core.specrules import check_decide
 from holdfast.core.specwords import read_duration
 from holdfast.flow.goalplans import GoalForecast, GoalOutlook, ShareOutlook
 from holdfast.flow.planning import Outlook, ReleaseForecast, Spread
@@ -20,7 +22,7 @@ from holdfast.planning import plan_next_release
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, help="Releases that have not begun yet.")
 
-Margin = Annotated[float | None, typer.Option("--margin", min=0.0, help="Instead of the file's decide.margin.")]
+Margin = Annotated[float | None, typer.Option("--margin", help="Instead of the file's decide.margin.")]
 Within = Annotated[str, typer.Option("--within", metavar="28d", help="Instead of the file's decide.within.")]
 
 
@@ -56,6 +58,7 @@ def plan(
 
     Past days are replayed through the release test, so what it says holds where the days to come are like them.
     """
+    _must_be_a_margin(margin)
     deadline = _duration(within)
     with opened(state) as here, here.catalog.read() as tx:
         found = plan_next_release(
@@ -72,6 +75,13 @@ def plan(
         _show_goal(found)
     else:
         _show(found)
+
+
+def _must_be_a_margin(margin: float | None) -> None:
+    """Raises BadParameter, in the words of the file's rule, for one that no file may state."""
+    for setting, why in () if margin is None else check_decide(Decide(loss="", margin=margin)):
+        if setting == "margin":
+            raise typer.BadParameter(why, param_hint="'--margin'")
 
 
 def _duration(text: str) -> timedelta | None:
@@ -140,8 +150,8 @@ def what_a_day_tells(found: GoalForecast) -> str:
         said += " a version has fewer than 30 rows on all days, so none of them counts"
         return said
     said += f" a day's difference of two equal versions has a deviation of {found.sd:.2g}"
-    if found.left_out:
-        said += f"; {percent(found.left_out, 0)} of days are left out, as a version has fewer than 30 rows on them"
+    if (left_out := percent(found.left_out, 0)) != percent(0, 0):
+        said += f"; {left_out} of days are left out, as a version has fewer than 30 rows on them"
     if found.group_days is not None and found.group_days > 1:
         together = f"about {many(round(found.group_days), 'day')} are put together to one observation"
         said += f"; the goal is rare, so {together}, and an interval needs {found.least_observations} of these"
@@ -155,8 +165,8 @@ def what_would_do(found: GoalForecast) -> str:
     few = (
         f"{percent(found.as_good.promoted, 0)} of equally good candidates go live within {_in_days(found.within_days)}"
     )
-    if found.known < 1:
-        few += f"; in {percent(1 - found.known, 0)} of releases there are too few observations for any interval"
+    if (unknown := percent(1 - found.known, 0)) != percent(0, 0):
+        few += f"; in {unknown} of releases there are too few observations for any interval"
     is_rare = found.group_days is not None and found.group_days > 1
     instead = "choose a label that is more common" if is_rare else "it takes more rows a day"
     ways = [way for _, way in sorted(_ways(found))]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from holdfast.core import kinds
 from holdfast.core.classes import in_order
 from holdfast.core.signature import Signature
 from holdfast.core.spec import MODELLED, NO_MODEL, NO_RELEASE, Expect, SystemSpec
@@ -10,6 +11,8 @@ from holdfast.errors import StateError
 WHERE = "the model is served elsewhere ('predictions')"
 ROUNDING = 0.01
 """How far the probabilities of all classes may be from 1 together."""
+TOLERANCE = 1e-6
+"""How far a probability may be outside of 0 to 1: a server that counts in float32 rounds so. It is taken as the end."""
 NEEDS_MODEL = ("retrain", "rollback")
 """Actions that change which version answers."""
 ASSEMBLED = ("key", "unit", "event_at", "known_at", "label", "label_known_at")
@@ -49,7 +52,7 @@ def check_elsewhere(spec: SystemSpec) -> Iterator[tuple[str, str]]:
     if rows is not None and not rows.key:
         why = "needs 'key', the column that identifies an answer, so that one counts once"
         yield f"data.feeds.{spec.data.rows}", why
-    scores = answer_columns(predictions.score, spec) if predictions.score else ()
+    scores = _scores(spec)
     named = [*(("predictions.score", name) for name in scores), ("predictions.version", predictions.version)]
     keys = rows.key if rows is not None else ()
     named += [(f"data.feeds.{spec.data.rows}.key", name) for name in keys if name != spec.data.key]
@@ -62,6 +65,15 @@ def check_elsewhere(spec: SystemSpec) -> Iterator[tuple[str, str]]:
     for column in scores:
         if column in (predictions.version, spec.data.label.column):
             yield "predictions.score", f"'{column}' holds something else already"
+
+
+def _scores(spec: SystemSpec) -> tuple[str, ...]:
+    """The columns of the log that hold an answer; none where neither the file nor a task that there is names them."""
+    assert spec.predictions is not None
+    score = spec.predictions.score
+    if not score and spec.task in kinds.registered("tasks"):
+        score = str(kinds.load("tasks", spec.task).output)
+    return answer_columns(score, spec) if score else ()
 
 
 def _data(spec: SystemSpec) -> Iterator[tuple[str, str]]:

@@ -100,6 +100,7 @@ def _task_words(spec: SystemSpec) -> Broken:
     if task is None:
         return  # the task itself is wrong, which is said where it is named
     yield from _metrics(task(), "monitors", spec.monitors)
+    yield from _unpromised(task(), spec.monitors)
     if spec.predictions is not None:
         return
     losses = tuple(getattr(task, "losses", ()))
@@ -149,6 +150,35 @@ def _metrics(task: Any, section: str, entries: Iterable[Gate | Monitor]) -> Brok
             task.higher_is_better(metric)
         except HoldfastError as error:
             yield f"{section}[{at}].metric", str(error)
+
+
+def _unpromised(task: Any, monitors: Iterable[Monitor]) -> Broken:
+    """A metric that a version promises nothing of needs a limit: without one a monitor could never say anything."""
+    promised = (*getattr(task, "losses", ()), *getattr(task, "errors", ()))
+    for at, monitor in enumerate(monitors):
+        check, metric = _loaded("checks", monitor.check), monitor.options.get("metric")
+        if monitor.limit.is_stated or metric is None or metric in promised:
+            continue
+        if getattr(check, "evidence", "stated") != "stream" or "task" not in getattr(check, "facts", ()):
+            continue
+        is_higher = _higher_is_better(task, metric)
+        if is_higher is None:
+            continue  # the task has no such metric, which is said where metrics are looked at
+        limit = "at_least" if is_higher else "at_most"
+        taken = ", ".join(name for name in promised if _higher_is_better(task, name) is not None)
+        yield (
+            f"monitors[{at}].metric",
+            f"a version promises nothing of '{metric}', so without a limit this could never say whether it is good: "
+            f"state {limit}{taken and f', or watch what is promised: {taken}'}",
+        )
+
+
+def _higher_is_better(task: Any, metric: str) -> bool | None:
+    """Of a metric of the task; None of what is none."""
+    try:
+        return bool(task.higher_is_better(metric))
+    except HoldfastError:
+        return None
 
 
 def _loaded(group: str, name: str) -> Any:

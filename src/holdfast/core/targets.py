@@ -21,11 +21,17 @@ LIST = "list"
 
 
 def with_lists(task: "Task", rows: pl.DataFrame) -> pl.DataFrame:
-    """The rows with their lists, where the task is about some: those of one unit; without a unit those of one request;
-    without either each row is a list of its own."""
+    """The rows with their lists, where the task is about some: those of one unit; without a unit, or with an empty one,
+    those of one request; without either each row is a list of its own.
+
+    A row without a unit shares no list with a unit that is called as its request or key is: what stands in is marked.
+    """
     if not task.is_listwise:
         return rows
-    named = [name for name in ("unit", "request_id", "key") if name in rows.columns]
+    text = {name: pl.col(name).cast(pl.String) for name in ("unit", "request_id", "key") if name in rows.columns}
+    named: list[pl.Expr] = [pl.when(text["unit"] != "").then(text.pop("unit"))] if "unit" in text else []
+    # Marked by which of both it is, too: the key of one row may be the request of another.
+    named += [pl.lit(f"\0{name} ") + each for name, each in text.items()]
     return rows.with_columns(pl.coalesce(named).alias(LIST))
 
 

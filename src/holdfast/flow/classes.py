@@ -53,14 +53,14 @@ def part_names(output: str, classes: Sequence[str]) -> list[str]:
 
 
 def gathered(frame: pl.DataFrame, output: str, classes: Sequence[str]) -> pl.DataFrame:
-    """The frame with the parts of its answers as one column of arrays, too; null where a part is missing.
+    """The frame with the parts of its answers as one column of arrays, too; null where there is none of them.
 
-    A class that a version did not know yet was answered 0.
+    A class that a version did not know yet was answered 0. A single number that is there is no such answer.
     """
     names = part_names(output, classes)
     there = [name for name in names if name in frame.columns]
     if not there:
-        return frame
+        return frame.with_columns(pl.lit(None, pl.Array(pl.Float64, len(names))).alias(output))
     answered = pl.any_horizontal(pl.col(name).is_not_null() for name in there)
     parts = [pl.col(name).fill_null(0.0) if name in there else pl.lit(0.0, pl.Float64) for name in names]
     return frame.with_columns(pl.when(answered).then(pl.concat_arr(parts)).alias(output))

@@ -46,7 +46,7 @@ from holdfast.flow.draftfeeds import (
     pick_times,
 )
 from holdfast.flow.draftjoins import join_feeds
-from holdfast.flow.drafttasks import RANKING, Task, pick_lists, pick_task, with_classes
+from holdfast.flow.drafttasks import RANKING, Task, check_relevance, pick_lists, pick_task, with_classes
 from holdfast.flow.evaluation import looks_in
 from holdfast.flow.joins import assemble
 from holdfast.flow.monitors import windows_in
@@ -131,7 +131,7 @@ def draft(
         )
     if now is not None and until is None:
         _say_age(rows, rows.known_at or rows.event_at, now, found)
-    unit = _unit(rows, key, found) if lists is None else pick_lists(rows, key, lists, found)
+    unit = _unit(rows, key, found) if lists is None else pick_lists(rows, key, lists, timezone or "UTC", found)
     feeds = join_feeds(tables, rows_feed, label_feed, key, found)
     data = Data(
         feeds={name: feed for name, (feed, _) in feeds.items()},
@@ -144,6 +144,8 @@ def draft(
     )
     if lists is None:
         data = msgspec.structs.replace(data, label=with_classes(data.label, tables[label_feed].frame, found))
+    else:
+        check_relevance(data.label, tables[label_feed].frame)
     if timezone is None:
         found.note(
             "days are those of UTC, because no time zone was given; a day is the unit of evidence", "data.timezone"

@@ -18,7 +18,7 @@ from holdfast.core import kinds
 from holdfast.core.classes import in_order
 from holdfast.core.signature import Column, Signature
 from holdfast.core.spec import Predictions, SystemSpec
-from holdfast.core.specelsewhere import ROUNDING, answer_columns
+from holdfast.core.specelsewhere import ROUNDING, TOLERANCE, answer_columns
 from holdfast.flow.rows import row_ids
 
 UNNAMED = "unnamed"
@@ -101,15 +101,20 @@ def of_log(spec: SystemSpec, rows: pl.DataFrame) -> Told:
 def _outputs(rows: pl.DataFrame, names: Sequence[str], is_of_classes: bool) -> pl.Series | pl.DataFrame:
     """Answers by the columns that hold them.
 
-    Of several classes one that is missing was answered 0, by a version that does not know it, where the others add up
-    to 1; where they do not, there is no answer.
+    Of several classes one that is missing was answered 0, by a version that does not know it. There is no answer where
+    one that is given is no probability, or where they do not add up to 1.
     """
     if not is_of_classes:
         return rows[names[0]].cast(pl.Float64)
     given = [pl.col(name).cast(pl.Float64) if name in rows.columns else pl.lit(None, pl.Float64) for name in names]
-    parts = rows.select(part.fill_nan(None).alias(name) for part, name in zip(given, names, strict=True))
-    is_whole = (pl.sum_horizontal(names) - 1).abs() <= ROUNDING
-    return parts.select(pl.coalesce(name, pl.when(is_whole).then(0.0)).alias(name) for name in names)
+    parts = rows.select(part.alias(name) for part, name in zip(given, names, strict=True))
+    are_probabilities = pl.all_horizontal(
+        pl.col(name).is_between(-TOLERANCE, 1 + TOLERANCE).fill_null(True) for name in names
+    )
+    is_answer = are_probabilities & ((pl.sum_horizontal(names) - 1).abs() <= ROUNDING)
+    return parts.select(
+        pl.when(is_answer).then(pl.col(name).fill_null(0.0).clip(0.0, 1.0)).alias(name) for name in names
+    )
 
 
 def of_arrivals(rows: pl.DataFrame, output: str, classes: Sequence[str] = ()) -> Told:

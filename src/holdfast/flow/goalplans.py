@@ -109,7 +109,7 @@ def goal_forecast(spec: SystemSpec, past: GoalDays, based_on: str) -> GoalForeca
 
     Assumes what the test assumes: that how units fall to the versions is drawn anew from day to day. An effect that
     differs between days, and traffic that does not come as split, are not simulated. Raises DataError where too few
-    days are labelled, and where all labels are the same.
+    days are labelled, and where all labels are the same or some are infinite.
     """
     _must_tell(spec, past, based_on)
     plan, decide = spec.release, spec.release.decide
@@ -165,6 +165,11 @@ def _must_tell(spec: SystemSpec, past: GoalDays, based_on: str) -> None:
         raise DataError(
             f"{many(past.labelled, 'labelled day')} to plan by ({based_on}), at least {LEAST_DAYS} are needed; "
             "wait until more days have their labels, then ask again"
+        )
+    if not math.isfinite(past.excess):
+        raise DataError(
+            f"a release of '{spec.system}' cannot be planned: some labels are infinite, or too large to be added up "
+            f"({based_on}), so they have no mean; correct these labels"
         )
     if not past.rarer:
         raise DataError(

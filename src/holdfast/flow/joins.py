@@ -116,10 +116,25 @@ def _features(data: Data, rows: pl.DataFrame, feeds: Mapping[str, pl.DataFrame])
     for name, column in data.columns.items():
         series = rows[name] if name in rows.columns else values.get(name)
         if series is None:
+            if said := _lacks_class(data, name):
+                raise DataError(said)
             near = did_you_mean(name, [column for column in [*rows.columns, *joined] if not column.startswith("__")])
             raise DataError(f"data.columns.{name}: no feed gives this column{near}")
         found.append(_typed(series, column, name))
     return found
+
+
+def _lacks_class(data: Data, name: str) -> str:
+    """What to say of a column of a log that holds the answers of a class; empty where it is none of those."""
+    classes = data.label.classes
+    stems = {each: name.removesuffix(f".{each}") for each in classes if name.endswith(f".{each}")}
+    of = [each for each, stem in stems.items() if all(f"{stem}.{other}" in data.columns for other in classes)]
+    if not of:
+        return ""
+    return (
+        f"feed '{data.rows}': the log has no column '{name}' for the class '{of[0]}'; add it, empty if the version "
+        "does not know it"
+    )
 
 
 def _join(

@@ -150,10 +150,15 @@ class DataPlane:
             self._answer_quick(lanes.lane(), calls, meta)
             return
         has_names = meta.key is not None or meta.unit is not None
-        if has_names and meta.row is not None and any(call.count > 1 and (call.units or call.keys) for call in calls):
-            for call in calls:  # rows of one request may stick to different versions
-                call.origin.unusual(call)
-            return
+        if has_names and meta.row is not None:
+            together = [call for call in calls if not _may_part(call)]
+            if len(together) < len(calls):
+                for call in calls:
+                    if _may_part(call):
+                        call.origin.unusual(call)
+                if together:
+                    self.run_quick(lanes, together)
+                return
         units = stuck_to(calls) if has_names or meta.row is not None else meta.request_id
         is_canary = takes_canary(units, f"{lanes.name}/{lanes.routed.release}", lanes.routed.canary_share)
         which = is_canary.tolist()
@@ -302,6 +307,15 @@ class DataPlane:
         return outputs
 
 
+def _may_part(call: Quick) -> bool:
+    """Whether rows of a call may stick to different versions: its rows are of more than one unit, or key."""
+    if call.count == 1 or not (call.units or call.keys):
+        return False
+    nothing = [None] * call.count
+    named = zip(call.units or nothing, call.keys or nothing, strict=True)
+    return len({unit or key for unit, key in named}) > 1
+
+
 def _settle_quick(calls: Sequence[Quick], outcome: Outcome, outside: Sequence[int]) -> None:
     if isinstance(outcome, HoldfastError):
         for call in calls:
@@ -323,7 +337,10 @@ def _run_model(lane: Lane, rows: Rows) -> Outcome:
 
 
 def _checked(predict: Callable[[], FloatArray], count: int, lane: Lane, canary: Lane | None = None) -> Outcome:
-    """Outputs (count,) of a version, or of two that are run in one, of which either may be what failed."""
+    """Outputs (count,) of a version, or of two that are run in one, of which either may be what failed.
+
+    Of several classes a row that failed in one of its numbers failed in all: whoever tells them tells the same.
+    """
     try:
         outputs, signature = np.asarray(predict(), dtype=np.float64), lane.by.signature
         if (outputs.shape != (count,) or signature.classes) and outputs.shape != signature.shape(count):
@@ -337,6 +354,8 @@ def _checked(predict: Callable[[], FloatArray], count: int, lane: Lane, canary: 
         )
         failure.__cause__ = error
         return failure
+    if outputs.ndim == 2 and not (finite := np.isfinite(outputs.sum(axis=1))).all():
+        return np.where(finite[:, None], outputs, np.nan)  # a copy: they may be what a cache keeps
     return outputs
 
 

@@ -42,7 +42,8 @@ PLACES = 10
 """First places of a list that early stopping looks at."""
 TRUNCATED = 30
 """Pairs of rows are fitted of which one stands in the first so many places."""
-MOST_RELEVANT = 10_000
+MOST_GRADES = 10_000
+"""Distinct values of relevance that are told apart; with more, each counts as the next lower of so many quantiles."""
 LONGEST = 10_000
 """Rows of a list; LightGBM takes no longer one."""
 
@@ -84,7 +85,7 @@ class LightGBM(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ) -> "Boosted":
         """Fit on a float32 matrix (n, columns) with NaN for missing, each row counting as much as its weight (n,).
 
-        Lists are fitted by LambdaRank (Burges 2010), with relevance as gain: targets (n, 2) of whole numbers.
+        Lists, targets (n, 2), are fitted by LambdaRank (Burges 2010) with relevance, which is at least 0, as gain.
 
         `categories` is not needed: codes are ordered by mean label and are split as numbers. Fewest rows in a leaf
         are counted, not weighed. Raises HoldfastError for a task whose loss it cannot fit.
@@ -98,11 +99,12 @@ class LightGBM(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         least = self.min_rows_per_leaf or max(20, round(0.003 * len(y)))
         options = self._options(objective, metric, seed) | {"min_data_in_leaf": least}
         options |= {"num_class": len(task.classes)} if task.classes else {}
-        options |= _listwise([y] if valid is None else [y, valid[1]]) if y.ndim > 1 else {}
-        train = lgb.Dataset(**_rows(x, y, weights), params=options)
+        grades = _grades([y] if valid is None else [y, valid[1]]) if y.ndim > 1 else None
+        options |= {} if grades is None else _listwise(grades)
+        train = lgb.Dataset(**_rows(x, y, weights, grades), params=options)
         watched = [train]
         if valid is not None:
-            watched.append(lgb.Dataset(**_rows(*valid, None), reference=train, params=options))
+            watched.append(lgb.Dataset(**_rows(*valid, None, grades), reference=train, params=options))
         losses: dict[str, dict[str, list[float]]] = {}
         callbacks = [lgb.record_evaluation(losses)]
         if valid is not None and self.early_stopping:
@@ -143,35 +145,46 @@ class LightGBM(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         }
 
 
-def _listwise(targets: Sequence[FloatArray]) -> dict[str, Any]:
-    """Options for targets (n, 2). Raises HoldfastError for lists and relevance that cannot be fitted."""
+def _grades(targets: Sequence[FloatArray]) -> FloatArray:
+    """The values of relevance that targets (n, 2) have, 0 first, rising: at least two, at most `MOST_GRADES`.
+
+    Raises HoldfastError for lists and relevance that cannot be fitted.
+    """
     longest = max(int(np.unique(y[:, 1], return_counts=True)[1].max(initial=0)) for y in targets)
     if longest > LONGEST:
         raise HoldfastError(
             f"trainer lightgbm fits lists of {LONGEST:,} rows at most, and one has {longest:,}: let data.unit name a "
             "column whose values stand for one list each"
         )
-    relevance = np.concatenate([labels_of(y) for y in targets])
-    wrong = relevance[(relevance < 0) | (relevance > MOST_RELEVANT) | (relevance != np.floor(relevance))]
-    if wrong.size:
+    values = np.unique(np.concatenate([[0.0], *(labels_of(y) for y in targets)]))
+    if values[0] < 0 or not np.isfinite(values[-1]):
         raise HoldfastError(
-            f"trainer lightgbm orders lists by relevance in whole numbers from 0 to {MOST_RELEVANT:,}, and the label "
-            f"is {wrong[0]:g} in one row or more; grade it in its feed, for example 0, 1, 2, 3"
+            f"trainer lightgbm orders lists by relevance of at least 0, and the label is "
+            f"{values[0] if values[0] < 0 else values[-1]:g} in one row or more; mend it in its feed"
         )
-    most = float(relevance.max(initial=0.0))
-    gains = list(range(max(2, int(most) + 1)))
-    return {"label_gain": gains, "eval_at": [PLACES], "lambdarank_truncation_level": TRUNCATED}
+    if len(values) > MOST_GRADES:
+        values = values[np.linspace(0, len(values) - 1, MOST_GRADES).round().astype(np.int64)]
+    return values if len(values) > 1 else np.array([0.0, 1.0])
 
 
-def _rows(x: FloatArray, y: FloatArray, weights: FloatArray | None) -> dict[str, Any]:
-    """Matrix, label and weights as LightGBM takes them; of lists one after the other, with their sizes."""
+def _listwise(grades: FloatArray) -> dict[str, Any]:
+    """Options of lists whose rows have these values of relevance."""
+    # NDCG knows no unit. A power of two keeps every digit, and what is summed up within what a number can hold.
+    gains = np.ldexp(grades, -int(np.frexp(grades[-1])[1]))
+    return {"label_gain": gains.tolist(), "eval_at": [PLACES], "lambdarank_truncation_level": TRUNCATED}
+
+
+def _rows(x: FloatArray, y: FloatArray, weights: FloatArray | None, grades: FloatArray | None) -> dict[str, Any]:
+    """Matrix, label and weights as LightGBM takes them; of lists one after the other, with their sizes and the places
+    of their relevance among the grades."""
     lists = lists_of(y)
-    if lists is None:
+    if lists is None or grades is None:
         return {"data": x, "label": y, "weight": weights}
     order = np.argsort(lists, kind="stable")
     _, sizes = np.unique(lists, return_counts=True)
     weight = None if weights is None else weights[order]
-    return {"data": x[order], "label": labels_of(y)[order], "weight": weight, "group": sizes}
+    label = np.searchsorted(grades, labels_of(y)[order], side="right") - 1
+    return {"data": x[order], "label": label, "weight": weight, "group": sizes}
 
 
 def _curve(values: Mapping[str, Sequence[float]], metric: str) -> list[float]:

@@ -23,7 +23,7 @@ from holdfast.core.clock import Clock
 from holdfast.core.inputs import read_columns, read_json, read_matrix, reader_of
 from holdfast.core.routes import RoutedSystem, ServedElsewhere
 from holdfast.core.signature import Rows
-from holdfast.core.specelsewhere import ROUNDING
+from holdfast.core.specelsewhere import ROUNDING, TOLERANCE
 from holdfast.core.times import AwareTime, microseconds
 from holdfast.errors import InvalidInput, NotFound, did_you_mean
 from holdfast.serve.recording import Arrival, FloatArray, Recorder
@@ -133,7 +133,7 @@ async def take_predictions(
             )
         _check_version(each.version, row)
     outputs = _said([each.score for each in given], "score", elsewhere, routed)
-    _check_scores(outputs, "score", elsewhere, routed)
+    outputs = _checked_scores(outputs, "score", elsewhere, routed)
     rows, keys = _plain_rows([each.inputs for each in given], elsewhere, routed)
     beside = [each.key if each.key is not None else key for each, key in zip(given, keys, strict=True)]
     arrival = Arrival(
@@ -339,8 +339,7 @@ def _response(data: bytes, elsewhere: ServedElsewhere, routed: RoutedSystem) -> 
         response = _decode_outputs(data[:length])
         found, version = _chosen(response.outputs, memoryview(data)[length:], elsewhere), response.model_version or ""
         outputs = _scores(found, elsewhere, routed)
-    _check_scores(outputs, elsewhere.score, elsewhere, routed)
-    return outputs, version
+    return _checked_scores(outputs, elsewhere.score, elsewhere, routed), version
 
 
 def _said(
@@ -366,18 +365,26 @@ def _said(
                 near = did_you_mean(name, classes)
                 message = f"row {row}, column '{column}': no class '{name[:80]}'{near}; there are {', '.join(classes)}"
                 raise InvalidInput(message, row=row, column=column, expected=_expected(elsewhere, routed))
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+            if isinstance(value, bool) or not isinstance(value, int | float) or not _is_probability(value):
                 message = f"row {row}, column '{column}.{name}': this is no probability"
                 raise InvalidInput(message, row=row, column=column, expected=_expected(elsewhere, routed))
             outputs[row, classes.index(name)] = value
     return outputs
 
 
+def _is_probability(value: float) -> bool:
+    return -TOLERANCE <= value <= 1 + TOLERANCE
+
+
 def _version1(given: Any, elsewhere: ServedElsewhere, routed: RoutedSystem) -> FloatArray:
-    name = elsewhere.score
+    """Answers as numbers, as lists, or as objects: of what an answer is called, or of the classes themselves."""
+    name, classes = elsewhere.score, elsewhere.signature.classes
     if isinstance(given, list) and given and all(isinstance(each, dict) for each in given):
+        told = set().union(*given)
+        if name not in told and not told.isdisjoint(classes):
+            return _said(given, name, elsewhere, routed)
         given = [each.get(name) for each in given]
-        if elsewhere.signature.classes and any(isinstance(each, dict) for each in given):
+        if classes and any(isinstance(each, dict) for each in given):
             return _said(given, name, elsewhere, routed)
     if not isinstance(given, list) or not given:
         raise InvalidInput("'predictions' is no list of answers", column="predictions", expected="one answer per row")
@@ -438,23 +445,26 @@ def _scores(tensor: Tensor, elsewhere: ServedElsewhere, routed: RoutedSystem) ->
     )
 
 
-def _check_scores(outputs: FloatArray, column: str, elsewhere: ServedElsewhere, routed: RoutedSystem) -> None:
+def _checked_scores(outputs: FloatArray, column: str, elsewhere: ServedElsewhere, routed: RoutedSystem) -> FloatArray:
+    """The outputs, those that are a rounding error outside of [0, 1] as its end. Raises InvalidInput."""
     low, high = (0.0, 1.0) if routed.output == PROBABILITY else (-math.inf, math.inf)
-    wrong = ~np.isfinite(outputs) | (outputs < low) | (outputs > high)
+    wrong = ~np.isfinite(outputs) | (outputs < low - TOLERANCE) | (outputs > high + TOLERANCE)
     expected = _expected(elsewhere, routed)
     if wrong.any():
         at = np.unravel_index(int(np.argmax(wrong)), wrong.shape)
         row, where = int(at[0]), f"{column}.{elsewhere.signature.classes[at[1]]}" if wrong.ndim > 1 else column
-        said = f"row {row}, column '{where}': {outputs[at]:g} is no answer of '{routed.task}'; expected {expected}"
+        said = f"row {row}, column '{where}': {outputs[at]:.9g} is no answer of '{routed.task}'; expected {expected}"
         raise InvalidInput(said, row=row, column=column, expected=expected)
+    outputs = np.clip(outputs, low, high)
     if outputs.ndim == 1:
-        return
+        return outputs
     totals = outputs.sum(axis=1)
     wrong = np.abs(totals - 1) > ROUNDING
     if wrong.any():
         row = int(np.argmax(wrong))
-        said = f"row {row}, column '{column}': the probabilities add up to {totals[row]:g}; expected {expected}"
+        said = f"row {row}, column '{column}': the probabilities add up to {totals[row]:.9g}; expected {expected}"
         raise InvalidInput(said, row=row, column=column, expected=expected)
+    return outputs
 
 
 def _expected(elsewhere: ServedElsewhere, routed: RoutedSystem) -> str:
