@@ -75,13 +75,13 @@ def test_the_library_and_we_agree_on_files(artifact: Path, keys: Keys, change: s
     assert ours(artifact, bundle, keys.public) is theirs(artifact, bundle, keys.public) is (change == "nothing")
 
 
-@given(st.data())
+@given(share=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 6))
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_we_never_accept_a_changed_bundle_that_the_library_refuses(
-    artifact: Path, keys: Keys, data: st.DataObject
+    artifact: Path, keys: Keys, share: float, bit: int
 ) -> None:
-    bundle = bytearray(sign(artifact, keys.private))
-    bundle[data.draw(st.integers(0, len(bundle) - 1))] ^= 1 << data.draw(st.integers(0, 6))
+    bundle = bytearray(sign(artifact, keys.private))  # its length differs by a few bytes from one to the next
+    bundle[int(share * len(bundle))] ^= 1 << bit
     if ours(artifact, bytes(bundle), keys.public):
         assert theirs(artifact, bytes(bundle), keys.public)
 
