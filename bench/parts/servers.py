@@ -147,7 +147,9 @@ def holdfast(trained: Trained, name: str, places: Mapping[str, tuple[str, Form]]
 
     @contextmanager
     def start() -> Iterator[Up]:
-        directory = _its_own(trained.fresh(state, record), name)
+        directory = trained.fresh(state, record)
+        if variant:  # the base starts where its state was made: in another place it is put in force first
+            directory = _its_own(directory, name)
         try:
             with up(directory, workers=variant.get("workers", 1)) as running:
                 yield Up(
